@@ -44,4 +44,12 @@ d = { 'settings': { 'branch': 'main',
                                       'bear_classifier.core.softmax': ('core.html#softmax', 'bear_classifier/core.py'),
                                       'bear_classifier.core.unit_rows': ('core.html#unit_rows', 'bear_classifier/core.py'),
                                       'bear_classifier.core.wilson': ('core.html#wilson', 'bear_classifier/core.py'),
-                                      'bear_classifier.core.write_atomic': ('core.html#write_atomic', 'bear_classifier/core.py')}}}
+                                      'bear_classifier.core.write_atomic': ('core.html#write_atomic', 'bear_classifier/core.py')},
+            'bear_classifier.gather': { 'bear_classifier.gather._alike': ('gather.html#_alike', 'bear_classifier/gather.py'),
+                                        'bear_classifier.gather._flips': ('gather.html#_flips', 'bear_classifier/gather.py'),
+                                        'bear_classifier.gather._need': ('gather.html#_need', 'bear_classifier/gather.py'),
+                                        'bear_classifier.gather._popcount': ('gather.html#_popcount', 'bear_classifier/gather.py'),
+                                        'bear_classifier.gather.hamming': ('gather.html#hamming', 'bear_classifier/gather.py'),
+                                        'bear_classifier.gather.near_groups': ('gather.html#near_groups', 'bear_classifier/gather.py'),
+                                        'bear_classifier.gather.near_pairs': ('gather.html#near_pairs', 'bear_classifier/gather.py'),
+                                        'bear_classifier.gather.phash': ('gather.html#phash', 'bear_classifier/gather.py')}}}
