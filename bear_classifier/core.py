@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CLASSES', 'FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'MAX_MEMORY', 'DataError', 'ImageError', 'BundleError',
            'display_name', 'expect_fail', 'sniff', 'open_image', 'prepare', 'load_square', 'write_atomic',
-           'append_line', 'read_lines', 'sha256_of', 'image_files', 'softmax', 'unit_rows', 'domain_score', 'decide',
-           'Prediction', 'wilson']
+           'append_line', 'read_lines', 'sha256_of', 'image_files', 'softmax', 'unit_rows', 'knn_distance',
+           'domain_score', 'decide', 'Prediction', 'wilson']
 
 # %% ../nbs/00_core.ipynb #8e79a80f
 import base64, contextlib, hashlib, html, io, json, math, os, stat, tempfile
@@ -279,7 +279,7 @@ def image_files(
     def inside(p): return not p.is_symlink() or root in p.resolve().parents
     return sorted(p for p in root.rglob('*') if visible(p) and p.suffix.lower() not in _SIDECARS and inside(p) and p.is_file())
 
-# %% ../nbs/00_core.ipynb #1ca274fa
+# %% ../nbs/00_core.ipynb #0e02a030
 def softmax(
     logits,               # [N, C] scores of a network
     temperature:float=1., # Above 1 softens: fitted at export so that 90% means nine in ten
@@ -296,15 +296,23 @@ def unit_rows(
     x = np.asarray(x, np.float32)
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
+def knn_distance(
+    features,    # [N, F] rows of length one
+    reference,   # [M, F] rows of length one
+    k:int=5,     # Neighbours that count
+)->np.ndarray:   # [N] mean cosine distance to the `k` nearest, 0 to 2
+    "Measure the distance of unit rows to their nearest neighbours"
+    sims = features @ reference.T
+    k = min(k, sims.shape[1])
+    return 1 - np.partition(sims, -k, axis=1)[:, -k:].mean(1)
+
 def domain_score(
     features,    # [N, F] features of the images in question
     reference,   # [M, F] features of training images
     k:int=5,     # Neighbours that count: enough to ignore one odd training image
 )->np.ndarray:   # [N] mean cosine distance to the k nearest, 0 to 2: larger is stranger
     "Measure how unlike the training images something is"
-    sims = unit_rows(features) @ unit_rows(reference).T
-    k = min(k, sims.shape[1])
-    return 1 - np.partition(sims, -k, axis=1)[:, -k:].mean(1)
+    return knn_distance(unit_rows(features), unit_rows(reference), k)
 
 # %% ../nbs/00_core.ipynb #a9edbb2f
 def decide(
