@@ -1,0 +1,270 @@
+// The page of the dashboard. It shows what Python answers and knows nothing about bears itself.
+// To Python: {kind: 'image', id, name, type} and the bytes; {kind: 'feedback', id, right}.
+// From Python: {kind: 'answer', id, …} and {kind: 'noted', id, …}.
+
+const h = (tag, props = {}, ...kids) => {
+  const el = document.createElement(tag);
+  for (const [k, v] of Object.entries(props))
+    if (k.startsWith('on')) el.addEventListener(k.slice(2), v);
+    else if (v !== null && v !== false) el.setAttribute(k, v === true ? '' : v);
+  el.append(...kids.filter(o => o !== null && o !== undefined));
+  return el;
+};
+const mb = n => `${(n / 2 ** 20).toFixed(n < 10 * 2 ** 20 ? 1 : 0)} MB`;
+const percent = p => p > 0 && p < .01 ? '<1%' : p < 1 && p > .99 ? '>99%' : `${Math.round(100 * p)}%`;
+
+// ---- Before sending: a phone's photo becomes a picture of a sensible size, the right way up ----
+
+async function bitmapOf(file) {
+  try { return await createImageBitmap(file, { imageOrientation: 'from-image' }); }
+  catch { return null; }  // no picture, or of a kind that this browser cannot read: the server says which
+}
+
+function drawn(bitmap, side) {
+  const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+  const c = h('canvas', { width: Math.max(1, Math.round(bitmap.width * scale)), height: Math.max(1, Math.round(bitmap.height * scale)) });
+  const g = c.getContext('2d');
+  g.fillStyle = '#fff'; g.fillRect(0, 0, c.width, c.height);
+  g.imageSmoothingQuality = 'high';
+  g.drawImage(bitmap, 0, 0, c.width, c.height);
+  return c;
+}
+
+async function smaller(file, facts) {
+  if (file.size <= facts.as_is) return file;
+  const bitmap = await bitmapOf(file);
+  if (!bitmap) return file;
+  const canvas = drawn(bitmap, facts.side);
+  bitmap.close();
+  const blob = await new Promise(done => canvas.toBlob(done, 'image/jpeg', .9));
+  return blob && blob.size < file.size ? blob : file;
+}
+
+// ---- One card for each picture ----
+
+class Card {
+  constructor(app, file) {
+    this.app = app; this.file = file; this.id = app.next++; this.state = 'busy';
+    this.url = URL.createObjectURL(file);
+    this.img = h('img', { src: this.url, alt: `Your picture: ${file.name}`, onerror: () => this.noPicture() });
+    this.frame = h('div', { class: 'frame' }, this.img);
+    this.shot = h('div', { class: 'shot' }, this.frame);
+    this.verdict = h('h3', { class: 'verdict' }, 'Getting ready…');
+    this.rest = h('div');
+    this.told = h('div', { class: 'told' }, h('div', { class: 'file', title: file.name }, file.name), this.verdict, this.rest);
+    this.el = h('article', { class: 'card busy', 'aria-busy': 'true', 'aria-label': file.name, 'data-state': 'busy' }, this.shot, this.told);
+  }
+  noPicture() { this.frame.replaceChildren(h('span', { class: 'none', 'aria-hidden': 'true' }, '?')); }
+  say(words) { if (this.state === 'busy') this.verdict.textContent = words; }
+  end(state) {
+    this.state = state;
+    this.el.classList.remove('busy');
+    this.el.removeAttribute('aria-busy');
+    this.el.dataset.state = state;
+    clearTimeout(this.timer);
+  }
+  fail(sentence, again) {
+    this.end('bad');
+    this.el.classList.add('bad');
+    this.verdict.textContent = sentence;
+    this.rest.replaceChildren(...(again ? [h('div', { class: 'tools' }, h('button', { class: 'ghost', onclick: again }, 'Try again'))] : []));
+    this.app.announce(`${this.file.name}: ${sentence}`);
+  }
+  answer(a) {
+    if (this.state !== 'busy') return;
+    if (!a.ok) { if (!a.again) this.noPicture(); return this.fail(a.sentence, a.again && (() => this.app.again(this))); }
+    this.end('done'); this.a = a;
+    this.el.dataset.verdict = a.verdict;
+    this.el.classList.toggle('doubt', a.verdict !== a.label);
+    this.verdict.textContent = a.sentence;
+    this.rest.replaceWith(...this.parts(a));
+    this.app.announce(`${this.file.name}: ${a.sentence}. ${a.detail}`);
+  }
+  parts(a) {
+    const bar = b => h('li', { class: b.key === a.label ? 'best' : '' }, h('span', {}, b.name),
+      h('span', { class: 'track', 'aria-hidden': 'true' }, h('span', { class: 'fill', style: `width:${(100 * b.p).toFixed(1)}%` })),
+      h('span', { class: 'pct' }, percent(b.p)));
+    return [h('p', { class: 'why' }, a.detail),
+      h('ul', { class: 'bars', 'aria-label': 'How likely each answer is' }, ...a.bars.map(bar)),
+      h('div', { class: 'tools' }, a.map ? this.mapSwitch(a) : null, a.ask ? this.ask(a) : null)];
+  }
+  mapSwitch(a) {
+    const b = h('button', { class: 'switch', role: 'switch', 'aria-checked': 'false', type: 'button' }, h('i', { 'aria-hidden': 'true' }), `Where it looked`);
+    b.addEventListener('click', () => {
+      const on = b.getAttribute('aria-checked') !== 'true';
+      b.setAttribute('aria-checked', String(on));
+      if (on) this.frame.append(this.map ??= heat(a.map, a.map_words));
+      else this.map.remove();
+    });
+    return b;
+  }
+  ask(a) {
+    const box = h('div', { class: 'ask', role: 'group', 'aria-label': 'Was this right?' });
+    const tell = right => { box.querySelectorAll('button').forEach(o => o.disabled = true); this.app.send({ kind: 'feedback', id: this.id, right }); };
+    const chip = (text, go) => h('button', { class: 'chip', type: 'button', onclick: go }, text);
+    const choose = () => {
+      box.replaceChildren(h('span', {}, 'What is it?'), ...a.ask.map(([key, name]) => chip(name, () => tell(key))));
+      box.querySelector('button').focus();
+    };
+    if (a.verdict === 'unsure') box.append(h('span', {}, 'Do you know it?'), ...a.ask.map(([key, name]) => chip(name, () => tell(key))));
+    else box.append(h('span', {}, 'Was this right?'), chip('Yes', () => tell(a.verdict === a.label ? a.label : 'none')), chip('No', choose));
+    box.append(h('span', { class: 'note' }, this.app.facts.feedback));
+    this.box = box;
+    return box;
+  }
+  noted(m) {
+    this.box?.replaceChildren(h('span', { class: m.ok ? 'thanks' : '' }, m.sentence));
+    this.app.announce(m.sentence);
+  }
+}
+
+function heat(cam, words) {
+  const c = h('canvas', { width: cam[0].length, height: cam.length, role: 'img', 'aria-label': words });
+  const g = c.getContext('2d'), d = g.createImageData(c.width, c.height);
+  cam.flat().forEach((v, i) => d.data.set([255, 176 - 150 * v, 20, 235 * Math.max(0, v - .15) / .85], 4 * i));
+  g.putImageData(d, 0, 0);
+  const big = h('canvas', { width: 32 * c.width, height: 32 * c.height, role: 'img', 'aria-label': words });
+  const b = big.getContext('2d');
+  b.imageSmoothingQuality = 'high';
+  b.drawImage(c, 0, 0, big.width, big.height);
+  return big;
+}
+
+// ---- The page ----
+
+class App {
+  constructor(model, el) {
+    this.model = model; this.facts = model.get('facts'); this.next = 1; this.cards = new Map(); this.line = Promise.resolve();
+    this.stopped = new AbortController();
+    this.live = h('div', { class: 'unseen', 'aria-live': 'polite', role: 'status' });
+    this.alert = h('div', { class: 'alert', role: 'alert', hidden: true });
+    this.list = h('div', { class: 'list' });
+    this.answers = h('section', { class: 'answers', 'aria-label': 'Answers', hidden: true },
+      h('div', { class: 'top' }, h('h2', {}, 'Answers'), h('button', { class: 'link', type: 'button', onclick: () => this.clear() }, 'Clear')), this.list);
+    el.classList.add('bears');
+    el.append(h('div', { class: 'page' }, this.header(), h('main', {}, this.drop(), this.samples(), this.alert, this.answers), this.footer(), this.live));
+    model.on('msg:custom', (m, buffers) => this.hear(m, buffers));
+    const page = { signal: this.stopped.signal };
+    addEventListener('paste', e => this.take(e.clipboardData?.files), page);
+    addEventListener('dragover', e => e.preventDefault(), page);
+    addEventListener('drop', e => { e.preventDefault(); this.over(false); this.take(e.dataTransfer?.files); }, page);
+    addEventListener('visibilitychange', () => document.hidden || this.check(), { ...page, capture: true });
+    this.pulse = setInterval(() => document.hidden || this.check(), 15000);
+    el.dataset.ready = 'true';
+  }
+  close() { this.stopped.abort(); clearInterval(this.pulse); }
+
+  header() { return h('header', {}, h('h1', {}, this.facts.title), h('p', { class: 'lead' }, this.facts.lead)); }
+  drop() {
+    const pick = extra => {
+      const input = h('input', { type: 'file', accept: 'image/*', class: 'unseen', tabindex: '-1', 'aria-hidden': 'true', ...extra });
+      input.addEventListener('change', () => { this.take(input.files); input.value = ''; });
+      return input;
+    };
+    const choose = pick({ multiple: true, id: 'bears-choose' }), camera = pick({ capture: 'environment' });
+    this.zone = h('section', { class: 'drop', 'aria-label': 'Choose pictures' },
+      h('div', { class: 'row' },
+        h('button', { class: 'solid', type: 'button', onclick: () => choose.click() }, 'Choose pictures'),
+        matchMedia('(pointer: coarse)').matches ? h('button', { class: 'ghost', type: 'button', onclick: () => camera.click() }, 'Take a photo') : null),
+      h('p', { class: 'hint' }, this.facts.hint), choose, camera);
+    this.zone.addEventListener('dragenter', () => this.over(true));
+    this.zone.addEventListener('dragleave', e => this.zone.contains(e.relatedTarget) || this.over(false));
+    return this.zone;
+  }
+  over(on) { this.zone.classList.toggle('over', on); }
+  samples() {
+    const one = s => h('li', {}, h('button', { type: 'button', 'aria-label': `Try the sample: ${s.words}`, onclick: () => this.sample(s) }, h('img', { src: s.src, alt: '' })));
+    return this.facts.samples.length ? h('section', { class: 'samples', 'aria-label': 'Samples' },
+      h('span', { class: 'say' }, 'No picture at hand? Try one of ours:'), h('ul', {}, ...this.facts.samples.map(one))) : null;
+  }
+  footer() {
+    const rows = this.facts.about.flatMap(([k, v]) => [h('dt', {}, k), h('dd', {}, v)]);
+    return h('footer', {}, h('h2', {}, 'About the model'), h('dl', {}, ...rows));
+  }
+
+  async sample(s) {
+    const blob = await (await fetch(s.src)).blob();
+    this.take([new File([blob], s.name, { type: blob.type })]);
+  }
+  take(files) {
+    const all = [...(files ?? [])], some = all.slice(0, this.facts.at_once);
+    if (!some.length) return;
+    const cards = some.map(f => new Card(this, f));
+    this.list.prepend(...cards.map(c => c.el));
+    this.answers.hidden = false;
+    for (const c of cards) { this.cards.set(c.id, c); this.line = this.line.then(() => this.dispatch(c)); }
+    if (all.length > some.length) this.warn(`${all.length} pictures are many at once: these are the first ${some.length}.`);
+    else this.calm();
+    this.forget();
+    cards[0].el.scrollIntoView({ block: 'nearest', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth' });
+  }
+  async dispatch(card) {
+    try {
+      const small = await smaller(card.file, this.facts);
+      if (small.size > this.facts.limit) return card.fail(`This file has ${mb(small.size)}; ${mb(this.facts.limit)} can be sent. Save it as a JPEG, or make it smaller.`);
+      const bytes = await small.arrayBuffer();
+      card.say('Looking…');
+      card.timer = setTimeout(() => this.late(card), 4000);
+      this.send({ kind: 'image', id: card.id, name: card.file.name, type: small.type }, [bytes]);
+    } catch (e) {
+      console.error(e);
+      card.fail('This file could not be read on your device.', () => this.again(card));
+    }
+  }
+  again(card) {
+    const next = new Card(this, card.file);
+    card.el.replaceWith(next.el);
+    this.drop_card(card); this.cards.set(next.id, next);
+    this.line = this.line.then(() => this.dispatch(next));
+  }
+  async late(card) {
+    if (card.state !== 'busy') return;
+    const state = await this.check();
+    if (state === 'gone') card.fail('This picture was not answered: the page has lost its classifier.');
+    else if (state === 'away' || (card.waited = (card.waited ?? 0) + 1) >= this.facts.patience) card.fail('No answer came back. The connection may have been cut.', () => this.again(card));
+    else { card.say('Still looking…'); card.timer = setTimeout(() => this.late(card), 4000); }
+  }
+  hear(m) {
+    const card = this.cards.get(m.id);
+    if (m.kind === 'answer') card?.answer(m);
+    if (m.kind === 'noted') card?.noted(m);
+  }
+  send(m, buffers) { this.model.send(m, undefined, buffers); }
+
+  clear() { [...this.cards.values()].forEach(c => this.drop_card(c)); this.answers.hidden = true; this.zone.querySelector('button').focus(); }
+  drop_card(c) { c.end('gone'); c.el.remove(); URL.revokeObjectURL(c.url); this.cards.delete(c.id); }
+  forget() { while (this.cards.size > this.facts.keep) this.drop_card(this.cards.values().next().value); }
+  announce(words) { this.live.textContent = words; }
+
+  // ---- Is the classifier still there? The server is asked, since a closed socket looks like silence ----
+  async check() {
+    const id = kernelId();
+    if (!id || this.gone) return this.gone ? 'gone' : 'here';
+    let state = 'away';
+    try { state = (await fetch(`${id.base}alive/${id.kernel}`, { cache: 'no-store' })).status === 410 ? 'gone' : 'here'; }
+    catch { state = 'away'; }
+    if (state === 'gone') { this.gone = true; this.warn('This page has been idle for too long or its classifier has stopped. Your pictures are still on your device.', true); }
+    else if (state === 'away') this.warn('The connection is lost. Trying again…');
+    else if (this.state === 'away') this.calm();
+    return this.state = state;
+  }
+  warn(words, reload) {
+    this.alert.hidden = false;
+    this.alert.replaceChildren(h('span', {}, words), ...(reload ? [h('button', { class: 'solid', type: 'button', onclick: () => location.reload() }, 'Reload')] : []));
+  }
+  calm() { if (!this.gone) this.alert.hidden = true; }
+}
+
+function kernelId() {
+  const el = document.getElementById('jupyter-config-data');
+  try { const c = JSON.parse(el.textContent); return c.kernelId ? { kernel: c.kernelId, base: c.baseUrl } : null; }
+  catch { return null; }  // not Voila: a notebook tells about its kernel itself
+}
+
+export default {
+  render({ model, el }) {
+    document.getElementById('bears-wait')?.remove();
+    const app = new App(model, el);
+    return () => app.close();
+  },
+};
