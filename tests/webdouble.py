@@ -3,7 +3,7 @@
 Nothing here replaces a part of the library. The library's own client talks to these servers over real sockets.
     python tests/webdouble.py FOLDER [--ports 8 --latency .05 .3 --fail .02]     serves a folder until it is stopped
 """
-import argparse, asyncio, json, random, socket, ssl, struct, threading, time, zlib
+import argparse, asyncio, functools, json, random, socket, ssl, struct, threading, time, zlib
 from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
@@ -19,8 +19,9 @@ def head(status=200, length=None, **headers):
 
 def whole(body, status=200, **headers): return head(status, len(body), **headers) + body
 
-def gzip_bomb(megabytes=200):
-    "A few hundred kilobytes that unpack to `megabytes`"
+@functools.lru_cache
+def gzip_bomb(megabytes=64):
+    "A few dozen kilobytes that unpack to `megabytes`"
     z = zlib.compressobj(9, zlib.DEFLATED, 31)
     return b''.join(z.compress(bytes(2**20)) for _ in range(megabytes)) + z.flush()
 
@@ -92,7 +93,7 @@ class Web:
     async def do_endless(self, target, w):
         w.write(head(200))
         while True: w.write(b'\xff\xd8\xff' + bytes(2**16)); await w.drain()
-    async def do_bomb(self, target, w): w.write(whole(gzip_bomb(), Content_Encoding='gzip')); return True
+    async def do_bomb(self, target, w): w.write(whole(await asyncio.to_thread(gzip_bomb), Content_Encoding='gzip')); return True
     async def do_zipped(self, target, w):
         z = zlib.compressobj(9, zlib.DEFLATED, 31); w.write(whole(z.compress(self.image()) + z.flush(), Content_Encoding='gzip')); return True
     async def do_brotli(self, target, w): w.write(whole(b'\x8b\x02\x80', Content_Encoding='br')); return True
