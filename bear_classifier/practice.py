@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from .core import CLASSES, DataError, write_atomic
 
-# %% ../nbs/01_practice.ipynb #bd160f04
+# %% ../nbs/01_practice.ipynb #84b3ce39
 def _smooth(points, n=8):
     p1 = np.asarray(points, float)
     p0, p2, p3 = (np.roll(p1, k, 0)[:,None] for k in (1,-1,-2))
@@ -29,12 +29,12 @@ def _resample(curve, step):
     return np.stack([np.interp(want, at, loop[:,k]) for k in (0,1)], 1)
 
 def _tuft(curve, depth, rng):
-    p = _resample(curve, depth*.9)
+    p = _resample(curve, depth*.75)
     t = np.roll(p, -1, 0) - np.roll(p, 1, 0)
     n = np.stack([t[:,1], -t[:,0]], 1)/np.hypot(*t.T)[:,None].clip(1e-9)
     side = np.sign(np.sum(p[:,0]*np.roll(p[:,1],-1) - np.roll(p[:,0],-1)*p[:,1]))
-    teeth = np.where(np.arange(len(p))%2, 1., -.3)*rng.random(len(p))*depth
-    return p + n*side*teeth[:,None] + np.array([0, .25])*np.abs(teeth)[:,None]
+    teeth = np.where(np.arange(len(p))%2, 1., -.25)*rng.beta(1.6, 2., len(p))*depth*1.3
+    return p + n*side*teeth[:,None] + t*(.35*teeth/np.hypot(*t.T).clip(1e-9))[:,None] + np.array([0, .25])*np.abs(teeth)[:,None]
 
 def _oval(cx, cy, rx, ry, tilt=0., n=28):
     a = np.linspace(0, 2*np.pi, n, endpoint=False)
@@ -49,7 +49,7 @@ def _limb(p, q, r0, r1):
 
 _FAN = np.linspace(0, np.pi, 9)
 
-# %% ../nbs/01_practice.ipynb #4e91ccfc
+# %% ../nbs/01_practice.ipynb #b49bc61c
 @functools.lru_cache(maxsize=4)
 def _fur_tile(size):
     noise = np.random.default_rng(7).normal(size=(512,512)).astype(np.float32)
@@ -59,10 +59,14 @@ def _fur_tile(size):
     return np.asarray(Image.fromarray(tile.astype(np.float32)).resize((2*size,2*size)))
 
 def _lit(m, blur, plump, light):
-    soft = m.filter(ImageFilter.GaussianBlur(blur))
-    gy, gx = np.gradient(np.asarray(soft, np.float32)/255)
-    slope = -(gx*light[0] + gy*light[1])*blur
-    return 1 + plump*(2.2*slope.clip(-.17,.32) - .14 + .2*np.asarray(soft, np.float32)/255)
+    k = max(1, min(int(blur/3), min(m.size)//2))
+    small = m.reduce(k)
+    soft = np.asarray(small.filter(ImageFilter.GaussianBlur(blur/k)), np.float32)/255
+    gy, gx = np.gradient(soft)
+    slope = -(gx*light[0] + gy*light[1])*blur/k
+    shade = (1 + plump*(2.2*slope.clip(-.17,.32) - .14 + .2*soft)).astype(np.float32)
+    if k == 1: return shade
+    return np.asarray(Image.fromarray(shade).resize(m.size, Image.Resampling.BICUBIC, box=(0, 0, m.width/k, m.height/k)))
 
 @dataclass
 class _Patch:
@@ -335,16 +339,21 @@ def _profile(pen, look):
     t = np.linspace(0, 1, 9)
     pen.line(np.stack([1.40-.5*t, .17+.15*np.sin(t*np.pi*.9)+.03*look.mood*t], 1), _DARK, .035)
 
-# %% ../nbs/01_practice.ipynb #c166dace
+# %% ../nbs/01_practice.ipynb #5aff673b
 _BACK = {'grizzly': [(-.80,.08),(-.82,-.12),(-.68,-.31),(-.38,-.34),(-.10,-.37),(.06,-.50),(.22,-.59),(.38,-.56),(.54,-.38),(.66,-.12),(.62,.10),(.46,.24),(.10,.31),(-.30,.33),(-.64,.28)],
          'black': [(-.78,.06),(-.80,-.18),(-.66,-.40),(-.38,-.46),(-.06,-.41),(.20,-.36),(.38,-.34),(.54,-.28),(.64,-.12),(.60,.08),(.44,.20),(.10,.28),(-.30,.31),(-.62,.26)]}
+
+def _claw(pen, x, y, dx, dy, long):
+    w = .021
+    side, tip = np.array([-dy,dx])/np.hypot(dx,dy)*w, np.array([x+dx,y+dy])
+    pen.shape([(x,y)-side, (x,y)+side, tip+side*.3, tip-side*.3], (236,222,196) if long else (40,36,36), plump=.4, blur=.02)
 
 def _paw(pen, x, y, w, look, shade=1.):
     long = look.kind == 'grizzly'
     pen.oval(x+.03, y-.03, w*1.2, w*.62, tuple(v*shade for v in look.dark), fur=.05, tuft=look.fluff*.3, blur=.06)
     for k in range(4):
         a = x + w*(.15+.33*k)
-        pen.line([(a,y-.01),(a+(.075 if long else .03),y+(.045 if long else .03))], (232,218,190) if long else (40,36,36), .026)
+        _claw(pen, a, y-.01, .085 if long else .03, .05 if long else .03, long)
 
 def _leg(pen, x, swing, top, w, look, near):
     coat = _mix(look.coat, look.dark, .35 if near else .95)
@@ -366,7 +375,7 @@ def _walk(pen, look, rng):
     pen.blob(neck, look.coat, plump=.5, fur=.06, tuft=look.fluff*.7, blur=.2, top=look.top)
     _profile(pen.sub(.74, head_y, .33 if g else .29, rng.uniform(-.1,.22)), look)
 
-# %% ../nbs/01_practice.ipynb #444fe4af
+# %% ../nbs/01_practice.ipynb #54a000e0
 def _sole(pen, x, y, r, look, tilt):
     pen.oval(x, y, r, r*1.1, look.coat if look.kind == 'teddy' else look.dark, fur=.05, tuft=look.fluff*.5, tilt=tilt, blur=.08)
     pad = look.muzzle if look.kind == 'teddy' else (60,44,42)
@@ -378,8 +387,9 @@ def _sole(pen, x, y, r, look, tilt):
         a = tilt + k*.42
         px, py = x + np.sin(a)*r*.72, y - np.cos(a)*r*.62
         pen.oval(px, py, r*.16, r*.19, pad, plump=.4, blur=.04)
-        n = .2 if look.kind == 'grizzly' else .07
-        pen.line([(px+np.sin(a)*.04,py-np.cos(a)*.05),(px+np.sin(a)*(.04+n*.6),py-np.cos(a)*(.05+n*.6))], (234,220,192) if n > .1 else (30,26,26), .026)
+        long = look.kind == 'grizzly'
+        n = .13 if long else .045
+        _claw(pen, px+np.sin(a)*.03, py-np.cos(a)*.04, np.sin(a)*n, -np.cos(a)*n, long)
 
 def _sit_wild(pen, look, rng):
     g = look.kind == 'grizzly'
@@ -396,8 +406,8 @@ def _sit_wild(pen, look, rng):
     _face(pen.sub(rng.uniform(-.05,.05), -.36, .46 if g else .44, rng.uniform(-.14,.14)), look, rng.uniform(-.14,.14))
 
 def _claws(pen, x, y, long):
-    n = .11 if long else .05
-    for k in (-1.5,-.5,.5,1.5): pen.line([(x+k*.05,y+.08),(x+k*.06,y+.09+n)], (234,220,192) if long else (30,26,26), .028)
+    n = .13 if long else .05
+    for k in (-1.5,-.5,.5,1.5): _claw(pen, x+k*.055, y+.08, k*.012, n-abs(k)*.012, long)
 
 # %% ../nbs/01_practice.ipynb #5e72e40b
 def _bow(pen, x, y, r, colour):
@@ -447,7 +457,7 @@ def _side_teddy(pen, look, rng):
     _ear(head, -.28, -.78, look, -.2)
     if look.bow: _bow(pen, .12, .02, .22, look.bow)
 
-# %% ../nbs/01_practice.ipynb #615edcc7
+# %% ../nbs/01_practice.ipynb #f53afc30
 POSES = ('walk', 'sit', 'face', 'profile')
 
 def _bust(pen, look):
@@ -469,9 +479,10 @@ def _draw(pen, look, pose, rng):
     _face(pen, look, rng.uniform(-.16,.16))
     if look.bow: _bow(pen, 0, .98, .4, look.bow)
 
-_SCALE = {'walk': (.24,.40), 'sit': (.24,.44), 'face': (.26,.42), 'profile': (.22,.34)}
+_SCALE = {'walk': (.30,.42), 'sit': (.28,.44), 'face': (.26,.42), 'profile': (.22,.34)}
 
-def _place(pose, rng, ground):
+def _place(kind, pose, rng, ground):
+    if kind not in ('grizzly','black'): pose = {'walk': 'sit', 'profile': 'face'}.get(pose, pose)
     scale, x = rng.uniform(*_SCALE[pose]), rng.uniform(.36,.64)
     y = ground + rng.uniform(.09,.26) - scale*{'walk': .62, 'sit': .84}.get(pose, 0)
     if pose in ('face','profile'): y = rng.uniform(.46,.60)
@@ -800,7 +811,7 @@ def _checked(traits, chosen):
     if traits['background'] in ('room','shelf'): traits['weather'], traits['occluder'] = 'clear', 'none'
     return {**traits, **chosen}
 
-# %% ../nbs/01_practice.ipynb #c4616741
+# %% ../nbs/01_practice.ipynb #bb4ccdf2
 def draw_scene(
     kind:str='grizzly',               # A class of bear, or one of `OUTSIDERS`
     rng:np.random.Generator|int=0,    # Source of chance, or a seed for one
@@ -820,7 +831,7 @@ def draw_scene(
 
 def _subject(rgb, mask, kind, t, ground, streams):
     rng, size = streams[0], rgb.shape[0]
-    at, scale = _place(t['pose'], rng, ground)
+    at, scale = _place(kind, t['pose'], rng, ground)
     pen = dict(at=at, scale=scale, flip=bool(rng.random() < .5), tilt=rng.normal(0,.05), light=(rng.choice([-.55,.55]),-.83))
     if kind in CLASSES: draw = lambda p: _draw(p, _look(kind, np.random.default_rng(seed)), t['pose'], np.random.default_rng(seed+1))
     else: draw = lambda p: OUTSIDERS[kind](p, np.random.default_rng(seed))
