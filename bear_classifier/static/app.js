@@ -204,7 +204,8 @@ class App {
       if (small.size > this.facts.limit) return card.fail(`This file has ${mb(small.size)}; ${mb(this.facts.limit)} can be sent. Save it as a JPEG, or make it smaller.`);
       const bytes = await small.arrayBuffer();
       card.say('Looking…');
-      card.timer = setTimeout(() => this.late(card), 4000);
+      card.timer = setTimeout(() => this.late(card), 3000);
+      card.sent = performance.now();
       this.send({ kind: 'image', id: card.id, name: card.file.name, type: small.type }, [bytes]);
     } catch (e) {
       console.error(e);
@@ -219,11 +220,14 @@ class App {
   }
   async late(card) {
     if (card.state !== 'busy') return;
-    const state = await this.check();
+    const state = await this.check(), lost = 'No answer came back: the connection was cut.';
+    if (card.state !== 'busy') return;
     if (state === 'gone') card.fail('This picture was not answered: the page has lost its classifier.');
-    else if (state === 'away' || (card.waited = (card.waited ?? 0) + 1) >= this.facts.patience) card.fail('No answer came back. The connection may have been cut.', () => this.again(card));
-    else { card.say('Still looking…'); card.timer = setTimeout(() => this.late(card), 4000); }
+    else if (state === 'away' || this.newer(card) || (card.waited = (card.waited ?? 0) + 1) > this.facts.patience) card.fail(lost, () => this.again(card));
+    else { card.say('Still looking…'); card.timer = setTimeout(() => this.late(card), 3000); }
   }
+  // A connection that is younger than the message, or not there: the message went down with the old one
+  newer(card) { return this.connected !== undefined && (this.connected === null || this.connected * 1000 < performance.now() - card.sent); }
   hear(m) {
     const card = this.cards.get(m.id);
     if (m.kind === 'answer') card?.answer(m);
@@ -241,8 +245,11 @@ class App {
     const id = kernelId();
     if (!id || this.gone) return this.gone ? 'gone' : 'here';
     let state = 'away';
-    try { state = (await fetch(`${id.base}alive/${id.kernel}`, { cache: 'no-store' })).status === 410 ? 'gone' : 'here'; }
-    catch { state = 'away'; }
+    try {
+      const r = await fetch(`${id.base}alive/${id.kernel}`, { cache: 'no-store' });
+      state = r.status === 410 ? 'gone' : 'here';
+      this.connected = r.ok ? (await r.json()).connected : undefined;
+    } catch { state = 'away'; }
     if (state === 'gone') { this.gone = true; this.warn('This page has been idle for too long or its classifier has stopped. Your pictures are still on your device.', true); }
     else if (state === 'away') this.warn('The connection is lost. Trying again…');
     else if (this.state === 'away') this.calm();
