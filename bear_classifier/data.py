@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['cache_dir', 'dataset', 'dataset_version', 'dataset_diff', 'split', 'write_split', 'read_split', 'BearImage', 'Square',
-           'BearBlock', 'bear_block', 'bear_dls', 'resize_gallery', 'augment_gallery']
+           'RandomView', 'BearBlock', 'bear_block', 'bear_dls', 'resize_gallery', 'augment_gallery']
 
-# %% ../nbs/03_data.ipynb #864afaba
+# %% ../nbs/03_data.ipynb #d7ab6dfc
 import functools, hashlib, json, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd
 from PIL import Image
 from fastai.vision.all import (CategoryBlock, ColReader, DataBlock, DataLoaders, IndexSplitter, IntToFloatTensor, PadMode, PILImage,
-    RandomResizedCrop, Resize, ResizeMethod, TensorImage, Transform, TransformBlock, aug_transforms, show_images)
+    RandTransform, RandomResizedCrop, Resize, ResizeMethod, TensorImage, Transform, TransformBlock, aug_transforms, show_images)
 from .core import DataError, ImageError, image_files, open_image, prepare, read_lines, sha256_of, write_atomic
 from .gather import near_groups, phash
 
@@ -56,10 +56,10 @@ def _manifest(root):
     for i,o in enumerate(lines): order.setdefault(o['sha256'], i)
     return {o['sha256']: o for o in lines}, order
 
-# %% ../nbs/03_data.ipynb #769a7827
+# %% ../nbs/03_data.ipynb #27635a17
 def _list(root):
     files = [o for o in image_files(root) if o.parent != root]
-    if not files: raise DataError(f'no images in folders under {str(root)!r}: make one folder a class, gather some, or try practice_dataset()')
+    if not files: raise DataError(f'no images in folders under {root.name!r}: make one folder a class, gather some, or try practice_dataset()')
     with ThreadPoolExecutor(os.cpu_count()) as pool: shas = list(pool.map(sha256_of, files))
     return pd.DataFrame(dict(path=[str(o) for o in files], label=[o.relative_to(root).parts[0] for o in files], sha256=shas))
 
@@ -70,7 +70,7 @@ def _leave_out(df, looks):
         warnings.warn(f'left out {len(bad)} of {len(df)} files that do not open ({said})', stacklevel=3)
     return bad
 
-# %% ../nbs/03_data.ipynb #3b0046e7
+# %% ../nbs/03_data.ipynb #5e92717d
 def dataset(
     path:str|Path, # One folder a class, images in them; a `manifest.jsonl` beside them is read if it is there
 )->pd.DataFrame:   # Columns path, label, sha256, phash, and the manifest's; `attrs`: root, left_out
@@ -80,7 +80,7 @@ def dataset(
     looks = _looks(df.path, df.sha256)
     bad = _leave_out(df, looks)
     df = df.assign(phash=pd.Series(looks, dtype=object))[~df.path.isin(bad)].reset_index(drop=True)
-    if df.empty: raise DataError(f'none of the files under {str(root)!r} opens as an image')
+    if df.empty: raise DataError(f'none of the files under {root.name!r} opens as an image')
     lines, order = _manifest(root)
     if lines: df = df.assign(order=df.sha256.map(order), **{c: [lines.get(s, {}).get(c) for s in df.sha256] for c in _MANIFEST})
     df.attrs = dict(root=str(root), left_out=bad)
@@ -181,6 +181,16 @@ class Square(Transform):
     def __init__(self, size:int): self.size = size
     def encodes(self, o:PILImage): return BearImage(Image.fromarray(prepare(o, self.size)))
 
+# %% ../nbs/03_data.ipynb #4005e553
+class RandomView(RandTransform):
+    "Crop to a random part of the picture, in training only"
+    split_idx = 0
+    def __init__(self, min_scale:float=.5, **kwargs): super().__init__(**kwargs); self.min_scale = min_scale
+    def encodes(self, o:PILImage):
+        w, h = (round(s * np.sqrt(np.random.uniform(self.min_scale, 1))) for s in o.size)
+        x, y = (np.random.randint(0, full - part + 1) for full,part in zip(o.size, (w, h)))
+        return BearImage(o.crop((x, y, x + w, y + h)))
+
 # %% ../nbs/03_data.ipynb #3c53c214
 class _Open:
     "Open at no more than the needed size; a class, so that an exported learner can be pickled"
@@ -193,7 +203,7 @@ def BearBlock(
     "Describe images that come through the one door, as floats from 0 to 1"
     return TransformBlock(type_tfms=_Open(size), batch_tfms=IntToFloatTensor)
 
-# %% ../nbs/03_data.ipynb #78cfa314
+# %% ../nbs/03_data.ipynb #9d40d97d
 def bear_block(
     classes,         # Names of the classes, in the order of the model's outputs
     size:int=224,    # Side of the square, in pixels
@@ -205,13 +215,15 @@ def bear_block(
         get_x=ColReader('path'), get_y=ColReader('label'), splitter=_by_part,
         item_tfms=Square(size) if item_tfms is None else item_tfms, batch_tfms=batch_tfms)
 
+_SOURCES = (str, Path, bytes, np.ndarray, Image.Image)  # what `learn.predict` takes
+
 def _by_part(df): return IndexSplitter(np.flatnonzero(df.part == 'valid').tolist())(df)
 
 def _table(path_or_df, valid_pct, test_pct, seed):
     df = path_or_df if isinstance(path_or_df, pd.DataFrame) else dataset(path_or_df)
     return df if 'part' in df else split(df, valid_pct, test_pct, seed)
 
-# %% ../nbs/03_data.ipynb #326c5b63
+# %% ../nbs/03_data.ipynb #ab62d262
 def bear_dls(
     path_or_df,          # A folder with one folder a class, what `dataset` gave, or what `split` gave
     size:int=224,        # Side of the square the model sees, in pixels
@@ -228,6 +240,7 @@ def bear_dls(
     classes, used = sorted(df.label.unique()), df[df.part != 'test'].reset_index(drop=True)
     block = bear_block(classes, size, item_tfms, batch_tfms)
     dls = block.dataloaders(used, bs=min(bs, int((used.part == 'train').sum())), num_workers=num_workers, verbose=False)
+    for o in (dls.train_ds, dls.valid_ds): o.tls[0].types = [pd.Series, _SOURCES, BearImage]
     dls.bears = SimpleNamespace(df=df, root=df.attrs.get('root', ''), version=dataset_version(df), size=size, seed=seed, classes=classes)
     return dls
 
