@@ -6,9 +6,8 @@
 __all__ = ['log', 'Answer', 'Answers', 'ModelCard', 'Health', 'Addresses', 'ProblemDetails', 'Problem', 'Bounds', 'LiveModel',
            'create_app', 'serve_api', 'running_api']
 
-# %% ../nbs/10_api.ipynb #7d01b06f
-import asyncio, contextlib, hmac, json, logging, math, os, re, signal, socket, threading, time
-from concurrent.futures import ThreadPoolExecutor
+# %% ../nbs/10_api.ipynb #cfd4f8ff
+import asyncio, contextlib, hmac, json, logging, math, os, queue, re, signal, socket, threading, time
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -53,7 +52,7 @@ class Answer(BaseModel):
     map:list[list[float]]|None = Field(None, description='Where the evidence for the label lies, row by row, 0 to 1; only with ?map=true')
     error:str|None = Field(None, description='Why there is no answer; null where there is one')
 
-# %% ../nbs/10_api.ipynb #c5b03904
+# %% ../nbs/10_api.ipynb #38af01e5
 _EXAMPLE = dict(model='bears', version='20260301-1a2b3c', answers=[dict(name='photo.jpg', sentence='Grizzly', verdict='grizzly', label='grizzly', probability=.97,
                 probabilities=dict(black=.02, grizzly=.97, teddy=.01), domain_score=.08, map=None, error=None)])
 
@@ -72,7 +71,6 @@ class ModelCard(BaseModel):
     classes:list[str] = Field(description='What it tells apart')
     size:int = Field(description='Side of the square that it sees, in pixels')
 
-# %% ../nbs/10_api.ipynb #65842eeb
 class Health(BaseModel):
     "A sign of life"
     status:str = Field(description="'ok', or what is missing")
@@ -144,7 +142,9 @@ class _One:
     def write(self, chunk): _grow(self.data, chunk, self.bounds)
     def done(self): return [('', self.data)]
 
-# %% ../nbs/10_api.ipynb #cf570717
+# %% ../nbs/10_api.ipynb #ed9beda2
+_NO_FORM = 'The form is damaged or incomplete: send it as multipart/form-data, with its pictures in the field "files"'
+
 class _Form:
     "A multipart form whose parts called `files` are pictures"
     def __init__(self, boundary, bounds):
@@ -165,19 +165,14 @@ class _Form:
         if len(self.files) == self.bounds.max_files: raise Problem(413, f'Too many pictures: at most {self.bounds.max_files} at a time are accepted')
         self.files.append((options.get(b'filename', b'').decode('utf-8', 'replace')[:255], bytearray()))
 
-# %% ../nbs/10_api.ipynb #2f236610
-_NO_FORM = 'The form is damaged or incomplete: send it as multipart/form-data, with its pictures in the field "files"'
+    def write(self, chunk):
+        try: self.parser.write(chunk)
+        except FormParserError as e: raise Problem(400, _NO_FORM) from e
 
-def _write(self, chunk):
-    try: self.parser.write(chunk)
-    except FormParserError as e: raise Problem(400, _NO_FORM) from e
-
-def _done(self):
-    if not self.whole: raise Problem(400, _NO_FORM)
-    if not self.files: raise Problem(422, 'There is no picture in the request')
-    return self.files
-
-_Form.write, _Form.done = _write, _done
+    def done(self):
+        if not self.whole: raise Problem(400, _NO_FORM)
+        if not self.files: raise Problem(422, 'There is no picture in the request')
+        return self.files
 
 # %% ../nbs/10_api.ipynb #ec76ab7b
 class _Json:
@@ -221,7 +216,7 @@ def _load(path):
     clf.predict_squares([np.zeros((clf.size, clf.size, 3), np.uint8)])
     return clf
 
-# %% ../nbs/10_api.ipynb #1de75b81
+# %% ../nbs/10_api.ipynb #08aad631
 class LiveModel:
     "The classifier that serves, renewed when its folder says so"
     def __init__(self,
@@ -229,7 +224,7 @@ class LiveModel:
         loaded=lambda ok, clf: None, # Called after each attempt to renew
     ):
         if model is None: model = BearClassifier.practice()
-        self.path, self.loaded = None if isinstance(model, BearClassifier) else Path(model), loaded
+        self.path, self.loaded, self.said = None if isinstance(model, BearClassifier) else Path(model), loaded, None
         self.stamp = self.path and _stamp(self.path)
         self.clf = _load(self.path) if self.path else model
 
@@ -241,11 +236,11 @@ class LiveModel:
             self.clf = _load(self.path)
         except (BundleError, OSError) as e: return self._failed(e)
         log.info('now serving %s %s', self.clf.name, self.clf.card.get('version', ''))
-        self.loaded(True, self.clf)
+        self.loaded(True, self.clf); self.said = None
         return True
 
     def _failed(self, e):
-        if str(e) != getattr(self, 'said', None): log.error('the old model goes on serving: %s', e); self.loaded(False, self.clf)
+        if str(e) != self.said: log.error('the old model goes on serving: %s', e); self.loaded(False, self.clf)
         self.said = str(e)
         return False
 
@@ -275,7 +270,66 @@ class _Meters:
         self.requests.labels(route, str(status)).inc()
         if route == '/v1/predict': self.seconds.observe(seconds)
 
-# %% ../nbs/10_api.ipynb #75ab1107
+# %% ../nbs/10_api.ipynb #bcfe3358
+_TOGETHER, _GO = 8, .005  # pictures, and seconds, until a thread reports
+
+def _look(clf, data):
+    "Answer about a picture, whatever it holds"
+    try: return clf.predict(data)
+    except ImageError as e: return Prediction(error=str(e))
+
+class _Crew:
+    "Threads that answer about pictures"
+    def __init__(self, n): self.n, self.todo, self.threads, self.pace = n, queue.SimpleQueue(), [], .05
+
+    def start(self):
+        if self.threads: return
+        self.threads = [threading.Thread(target=self.work, name='crew', daemon=True) for _ in range(self.n)]
+        for o in self.threads: o.start()
+
+    def stop(self):
+        for _ in self.threads: self.todo.put(None)
+        for o in self.threads: o.join()
+        self.threads = []
+
+    def ask(self, clf, data):
+        self.start()
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        self.todo.put((loop, answer, clf, data))
+        return answer
+
+# %% ../nbs/10_api.ipynb #1d2bb034
+def _work(self):
+    while job := self.todo.get():
+        loop, done, start = job[0], [], time.perf_counter()
+        while job:
+            done.append((job[1], *_outcome(*job[1:])))
+            if len(done) == _TOGETHER or time.perf_counter() - start > _GO: break
+            job = self.another()
+        self.pace += .05 * ((time.perf_counter() - start)/len(done) - self.pace)
+        with contextlib.suppress(RuntimeError): loop.call_soon_threadsafe(_deliver, done)  # the loop is gone
+
+def _another(self):
+    try: job = self.todo.get_nowait()
+    except queue.Empty: return None
+    if job is None: self.todo.put(None)
+    return job
+
+def _outcome(answer, clf, data):
+    if answer.cancelled(): return None, None
+    try: return _look(clf, data), None
+    except Exception as e: return None, e  # it is raised again where the answer is awaited
+
+def _deliver(done):
+    for answer,p,e in done:
+        if answer.done(): continue
+        if e: answer.set_exception(e)
+        else: answer.set_result(p)
+
+_Crew.work, _Crew.another = _work, _another
+
+# %% ../nbs/10_api.ipynb #b00a9f16
 def _processors():
     "Processors that this process may use"
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -287,15 +341,13 @@ class _Service:
         self.live = LiveModel(model, self.meters.loaded)
         self.meters.loaded(True, self.live.clf)
         self.inside = self.open = self.held = 0
-        self.pace, self.fetching = .05, asyncio.Semaphore(2)
+        self.crew, self.fetching = _Crew(bounds.concurrency), asyncio.Semaphore(2)
         self.meters.inside.set_function(lambda: self.inside); self.meters.held.set_function(lambda: self.held)
-        self.start()
 
-    def start(self): self.pool = ThreadPoolExecutor(self.bounds.concurrency, 'answer')
     def full(self): return self.inside >= self.bounds.concurrency + self.bounds.queue
 
     def busy(self):
-        wait = max(1, math.ceil(self.pace * self.inside / self.bounds.concurrency))
+        wait = max(1, math.ceil(self.crew.pace * self.inside / self.bounds.concurrency))
         return Problem(503, f'All places are taken at the moment: please try again in {wait} second{"s"[:wait > 1]}', {'Retry-After': str(wait)})
 
 # %% ../nbs/10_api.ipynb #3b8e2d41
@@ -334,29 +386,19 @@ def _declared(length, sink, bounds):
     if isinstance(sink, _One) and length > bounds.max_bytes: raise _too_large(bounds)
     if length > bounds.per_request: raise _too_much(bounds)
 
-# %% ../nbs/10_api.ipynb #8a65c0ce
-def _look(clf, data):
-    "Answer about a picture, whatever it holds"
-    try: return clf.predict(data)
-    except ImageError as e: return Prediction(error=str(e))
-
-async def _work(service, pictures):
+# %% ../nbs/10_api.ipynb #731309d9
+async def _answered(service, pictures):
     "Have pictures answered: (classifier, predictions)"
     if service.full(): raise service.busy()
     service.inside += 1
+    clf = service.live.clf
+    jobs = [service.crew.ask(clf, o) for o in pictures]
     try:
-        clf, loop, start = service.live.clf, asyncio.get_running_loop(), time.perf_counter()
-        jobs = [loop.run_in_executor(service.pool, _timed, service, clf, o) for o in pictures]
-        done, late = await asyncio.wait(jobs, timeout=service.bounds.timeout)
-        for o in late: o.cancel()
-        if late: raise service.busy()
-        return clf, [o.result() for o in jobs]
-    finally: service.inside -= 1
-
-def _timed(service, clf, data):
-    start = time.perf_counter()
-    try: return _look(clf, data)
-    finally: service.pace += .05 * (time.perf_counter() - start - service.pace)
+        with anyio.fail_after(service.bounds.timeout): return clf, [await o for o in jobs]
+    except TimeoutError as e: raise service.busy() from e
+    finally:
+        service.inside -= 1
+        for o in jobs: o.cancel()  # what is not begun is not begun any more
 
 # %% ../nbs/10_api.ipynb #64e203ad
 def _web_limits(allow_urls, bounds):
@@ -377,7 +419,7 @@ def _fetch_all(urls, limits, most):
         out[o.index] = o.content if o.ok else Prediction(error=f'the address could not be fetched: {KINDS[o.kind]}')
     return out
 
-# %% ../nbs/10_api.ipynb #904c21ce
+# %% ../nbs/10_api.ipynb #92dd3293
 async def _fetched(service, urls, limits, visit):
     "The pictures behind addresses, failures among them"
     if service.fetching.locked(): raise service.busy()
@@ -389,7 +431,7 @@ async def _fetched(service, urls, limits, visit):
 
 async def _answer_urls(service, urls, limits, visit):
     found = await _fetched(service, urls, limits, visit)
-    clf, answers = await _work(service, [o for o in found if isinstance(o, bytes)]) if any(isinstance(o, bytes) for o in found) else (service.live.clf, [])
+    clf, answers = await _answered(service, [o for o in found if isinstance(o, bytes)]) if any(isinstance(o, bytes) for o in found) else (service.live.clf, [])
     answers = iter(answers)
     return clf, [next(answers) if isinstance(o, bytes) else o for o in found]
 
@@ -515,7 +557,7 @@ def _schema(app):
         return app.openapi_schema
     app.openapi = openapi
 
-# %% ../nbs/10_api.ipynb #1996aa2a
+# %% ../nbs/10_api.ipynb #c3cb05c2
 def _add_predict(app, service, limits, key):
     refusals = _problems(400, 408, 413, 415, 422, 500, 503, *([401] if key else []))
     @app.post('/v1/predict', response_model=Answers, responses=refusals, openapi_extra=_request_body(limits), dependencies=key, operation_id='predict', summary='Name what is in pictures')
@@ -525,7 +567,7 @@ def _add_predict(app, service, limits, key):
             sink = _sink(request.headers.get('content-type'), service.bounds, limits)
             sent = await _read(request, sink, visit)
             if isinstance(sink, _Json): names, (clf, found) = sent, await _answer_urls(service, sent, limits, visit)
-            else: names, (clf, found) = [o for o,_ in sent], await _work(service, [o for _,o in sent])
+            else: names, (clf, found) = [o for o,_ in sent], await _answered(service, [o for _,o in sent])
         for p in found: service.meters.images.labels(p.verdict or 'error').inc()
         return Response(_compose(clf, names, found, map).model_dump_json(), media_type='application/json')
 
@@ -545,7 +587,7 @@ def _add_facts(app, service, key):
     @app.get('/metrics', response_class=Response, responses={200: dict(content={'text/plain': {}})} | _problems(*([401] if key else [])), dependencies=key, operation_id='metrics', summary='Numbers for Prometheus')
     async def metrics(): return Response(generate_latest(service.meters.registry), media_type=CONTENT_TYPE_LATEST)
 
-# %% ../nbs/10_api.ipynb #0514b008
+# %% ../nbs/10_api.ipynb #a4e63333
 def _lifespan(service, every):
     async def watch():
         while True:
@@ -553,11 +595,11 @@ def _lifespan(service, every):
             await asyncio.to_thread(service.live.refresh)
     @contextlib.asynccontextmanager
     async def lifespan(app):
-        service.start()
+        service.crew.start()
         task = asyncio.create_task(watch())
         yield
         task.cancel()
-        service.pool.shutdown()
+        await asyncio.to_thread(service.crew.stop)
     return lifespan
 
 # %% ../nbs/10_api.ipynb #d6452238
@@ -624,7 +666,7 @@ def _server(app, grace, access_log):
     return uvicorn.Server(uvicorn.Config(app, http=_Patient, ws='none', server_header=False, log_level='warning', access_log=access_log,
                                          timeout_graceful_shutdown=grace, timeout_keep_alive=15))
 
-# %% ../nbs/10_api.ipynb #442f5496
+# %% ../nbs/10_api.ipynb #afaed327
 def serve_api(
     model=None,            # A bundle, a model's folder (renewed when its `current` changes); None is the practice model
     host:str='127.0.0.1',  # Address to listen on: this machine only, unless you say otherwise
@@ -634,6 +676,7 @@ def serve_api(
     **options              # Of `create_app`; the key may stand in the environment as BEAR_API_KEY
 ):
     "Serve until SIGTERM or Ctrl+C"
+    logging.basicConfig(format='%(asctime)s %(message)s'); log.setLevel(logging.INFO)
     options['api_key'] = options.get('api_key') or os.environ.get('BEAR_API_KEY') or None
     app, sock = create_app(model, **options), _bind(host, port)
     server = _server(app, grace, access_log)
