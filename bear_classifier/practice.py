@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['POSES', 'BACKGROUNDS', 'LIGHTS', 'WEATHERS', 'OCCLUDERS', 'OUTSIDERS', 'Pen', 'Scene', 'draw_scene', 'draw_bear',
-           'contact_sheet', 'draw_outsider', 'practice_dataset', 'practice_outsiders']
+           'contact_sheet', 'draw_outsider', 'practice_dataset', 'practice_outsiders', 'practice_squares']
 
-# %% ../nbs/01_practice.ipynb #e3b27866
+# %% ../nbs/01_practice.ipynb #d9fc65c9
 import functools, hashlib, io, zlib
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
-from .core import CLASSES, DataError, write_atomic
+from .core import CLASSES, DataError, load_square, write_atomic
 
 # %% ../nbs/01_practice.ipynb #84b3ce39
 def _smooth(points, n=8):
@@ -247,7 +249,7 @@ def _look(kind, rng):
 
 _BOWS = np.array([(200,46,54),(46,90,170),(58,140,84),(232,178,50),(140,74,160),(240,240,236)])
 
-# %% ../nbs/01_practice.ipynb #816b10b2
+# %% ../nbs/01_practice.ipynb #01e64046
 def _eye(pen, x, y, r):
     pen.oval(x, y, r*1.5, r*1.35, _DARK, plump=0, opacity=.5)
     pen.oval(x, y, r, r*1.08, (50,28,16), plump=.5)
@@ -263,7 +265,6 @@ def _button(pen, x, y, r, thread=(232,226,214)):
     pen.line([(x+r*.22,y-r*.22),(x-r*.22,y+r*.22)], thread, r*.16)
     pen.oval(x-r*.42, y-r*.46, r*.22, r*.17, (255,255,255), plump=0, opacity=.9, tilt=-.6)
 
-# %% ../nbs/01_practice.ipynb #3915edae
 def _ear(pen, x, y, look, tilt=0.):
     rx, ry = {'grizzly': (.25,.24), 'black': (.21,.33), 'teddy': (.34,.34)}[look.kind]
     inner = look.muzzle if look.kind == 'teddy' else _mix(look.dark, (150,110,90), .3)
@@ -521,7 +522,7 @@ def _blades(im, rng, y0, y1, n, colours, length=.05):
         l = length*(.4+l)*(.5+y)
         d.line([(x*s,y*s),((x+b*l*.5)*s,(y-l)*s)], fill=_rgb(colours[c]), width=max(1, s//220))
 
-# %% ../nbs/01_practice.ipynb #970cac4d
+# %% ../nbs/01_practice.ipynb #b6295664
 def _forest(size, rng):
     mist = rng.uniform(120,220)
     im, g = _sky(size, (mist*.85,mist*.95,mist), (mist,mist*1.04,mist)), rng.uniform(.58,.72)
@@ -567,7 +568,6 @@ def _wall(size, rng):
             for j in range(8): d.ellipse([s*(i+.5*(j%2))/8,s*j/8,s*(i+.5*(j%2))/8+s*.02,s*j/8+s*.02], fill=_rgb(base*.88))
     return im, base
 
-# %% ../nbs/01_practice.ipynb #30ecaa2b
 def _room(size, rng):
     (im, base), g = _wall(size, rng), rng.uniform(.56,.70)
     d, s, x = ImageDraw.Draw(im), im.width, rng.uniform(.05,.6)
@@ -602,7 +602,7 @@ def _background(name, size, rng, blur):
     if blur: im = im.filter(ImageFilter.GaussianBlur(float(blur)*size/256))
     return np.asarray(im, np.float32).copy(), ground
 
-# %% ../nbs/01_practice.ipynb #8b9809ab
+# %% ../nbs/01_practice.ipynb #d9a79124
 LIGHTS = {'day': (1,1,1), 'overcast': (.86,.89,.94), 'dusk': (1.05,.80,.62), 'night': (.36,.43,.62)}
 WEATHERS = ('clear', 'snow', 'rain', 'fog')
 OCCLUDERS = ('none', 'grass', 'rock', 'branch')
@@ -638,7 +638,6 @@ def _grade(rgb, light, rng):
         rgb *= (.8+1.0*np.exp(-((xx-x)**2+(yy-y)**2)*4))[...,None]
     if light == 'dusk': rgb += np.linspace(26, 0, s, dtype=np.float32)[:,None,None]*np.array((1,.5,.3),np.float32)
 
-# %% ../nbs/01_practice.ipynb #91422ff7
 def _grass(pen, rng):
     for x,h,b in zip(rng.uniform(-1.4,1.4,46), rng.uniform(.12,.42,46), rng.normal(0,.1,46)):
         c = _mix((60,110,44),(176,178,92),rng.random())
@@ -666,7 +665,7 @@ def _camera(rgb, rng):
     im = Image.fromarray(rgb.clip(0,255).astype(np.uint8))
     return im.filter(ImageFilter.GaussianBlur(rng.uniform(.4,1.3)*s/256)) if rng.random() < .3 else im
 
-# %% ../nbs/01_practice.ipynb #6aae6e1e
+# %% ../nbs/01_practice.ipynb #85324c3e
 def _fur_colour(rng): return _coat(str(rng.choice(CLASSES)), rng)
 
 def _cat(pen, rng):
@@ -700,7 +699,6 @@ def _dog(pen, rng):
         pen.oval(s*.17, -.42, .075, .085, (30,20,16), plump=.4); pen.oval(s*.17-.025, -.45, .024, .024, (255,255,255), plump=0)
     _nose(pen, 0, -.20, .11, .08)
 
-# %% ../nbs/01_practice.ipynb #4ddcb0ea
 def _tree(pen, rng):
     pen.shape([(-.12,-.1),(.12,-.1),(.18,.84),(-.18,.84)], (110,78,52), fur=.06, blur=.08)
     c = _mix((54,120,60),(214,140,60),rng.random()**2)
@@ -748,7 +746,6 @@ def _robot(pen, rng):
     for s in (-1,1): pen.oval(s*.17, -.42, .11, .11, (120,230,240)); pen.oval(s*.17, -.42, .05, .05, (20,40,50), plump=0)
     box(0,-.2,.2,.045,(50,56,62))
 
-# %% ../nbs/01_practice.ipynb #8450d96d
 _WORDS = ('OPEN', 'HELLO', '404', 'SALE', 'NO PARKING', 'bear.jpg', 'MENU', 'EXIT', 'Lorem ipsum', 'Page not found')
 
 def _sign(pen, rng):
@@ -776,8 +773,39 @@ def _gradient(pen, rng):
 
 def _empty(pen, rng): "Nothing but the place"
 
+# %% ../nbs/01_practice.ipynb #c90b1c32
+@functools.lru_cache(maxsize=2)
+def _grains(size):
+    "Eight noises with detail at every scale, from rough to smooth; they repeat at the edges"
+    rng, f = np.random.default_rng(11), np.hypot(np.fft.fftfreq(size)[:,None], np.fft.rfftfreq(size)[None])
+    f[0,0] = 1
+    noise = [np.fft.irfft2((rng.normal(size=f.shape)+1j*rng.normal(size=f.shape))/f**a, (size,size)) for a in np.linspace(.6,1.8,8)]
+    return np.stack([n/n.std() for n in noise]).astype(np.float32)
+
+def _cloth(rng, size, h, w, colour):
+    g, (i, j) = _grains(size)[rng.integers(0,8)], rng.integers(0, size, 2)
+    grain = g.take(np.arange(i,i+h), 0, mode='wrap').take(np.arange(j,j+w), 1, mode='wrap')
+    return np.asarray(colour, np.float32) + grain[...,None]*(rng.uniform(0,40)*(1+rng.normal(0,.2,3))).astype(np.float32)
+
+def _leaf(rng):
+    r, (x, y) = min(1.3, .08*(rng.pareto(1.3)+1)), rng.uniform(-1.3,1.3,2)
+    if rng.random() < .5: return _oval(x, y, r, r*rng.uniform(.2,1), rng.uniform(0,3))
+    a = np.sort(rng.uniform(0, 2*np.pi, rng.integers(3,9)))
+    return np.stack([x+r*rng.uniform(.5,1.4,len(a))*np.cos(a), y+r*rng.uniform(.5,1.4,len(a))*np.sin(a)], 1)
+
+def _heap(pen, rng):
+    s = pen.size
+    base, spread = np.array(_mix((rng.uniform(20,235),)*3, rng.uniform(20,235,3), rng.random())), rng.uniform(20,80)
+    pen.b, pen.A = np.array([s/2,s/2]), np.eye(2)*s/2
+    pen.rgb[:] = _cloth(rng, s, s, s, base)
+    for _ in range(rng.integers(0,70)):
+        px, colour = _leaf(rng)@pen.A.T + pen.b, base + rng.normal(0,spread,3)*.4 + rng.normal(0,spread)
+        got = pen._raster(lambda d,lo: d.polygon(((px-lo)*2).ravel().tolist(), fill=255), px.min(0), px.max(0))
+        if got: pen._blend(_Patch(np.asarray(got[0],np.float32)/255, *got[1:]), _cloth(rng, s, got[0].height, got[0].width, colour), 1.)
+    if pen.cover is not None: pen.cover[:] = 1
+
 OUTSIDERS = {'cat': _cat, 'dog': _dog, 'tree': _tree, 'house': _house, 'car': _car, 'flower': _flower, 'fish': _fish, 'robot': _robot,
-             'sign': _sign, 'noise': _noise, 'gradient': _gradient, 'empty': _empty}
+             'sign': _sign, 'noise': _noise, 'gradient': _gradient, 'heap': _heap, 'empty': _empty}
 
 # %% ../nbs/01_practice.ipynb #a2d691f7
 @dataclass
@@ -931,3 +959,25 @@ def practice_outsiders(
         (dest/k).mkdir(parents=True, exist_ok=True)
         _write(dest/k, k, seed, i//len(kinds), size)
     return dest
+
+# %% ../nbs/01_practice.ipynb #e800c9a2
+_SIZES = (256, 256, 256, 160, 128)  # a model should not depend on how large a drawing was
+
+def _square(job):
+    kind, seed, i, size = job
+    rng = _seed(seed, kind, i)
+    return load_square(_jpeg(draw_scene(kind, rng, _SIZES[i%len(_SIZES)]).image, int(rng.integers(60, 96))), size)
+
+def practice_squares(
+    kinds:tuple=CLASSES,  # Bears, or things from `OUTSIDERS`
+    n:int=100,            # Of each kind
+    size:int=96,          # Side of the square that the model sees, in pixels
+    seed:int=0,           # The same seed draws the same squares
+    workers:int=0,        # Processes that draw; 0 draws in this one
+)->tuple:                 # squares uint8 [len(kinds)*n, size, size, 3] and the number of each one's kind
+    "Draw straight into an array"
+    jobs = [(k, seed, i, size) for k in kinds for i in range(n)]
+    if not workers: squares = [_square(j) for j in jobs]
+    else:
+        with ProcessPoolExecutor(workers, get_context('spawn')) as pool: squares = list(pool.map(_square, jobs, chunksize=16))
+    return np.stack(squares), np.repeat(np.arange(len(kinds)), n)
