@@ -6,8 +6,8 @@
 __all__ = ['log', 'LIMIT', 'STATIC', 'look', 'small_app', 'detail', 'about', 'draw_samples', 'samples', 'Feedback',
            'export_feedback', 'as_message', 'Dashboard', 'page_facts', 'load_classifier', 'feedback_store', 'dashboard']
 
-# %% ../nbs/09_app.ipynb #fb4a889e
-import base64, json, logging, os, sqlite3, time
+# %% ../nbs/09_app.ipynb #48fc8219
+import base64, json, logging, os, re, sqlite3, time
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
@@ -173,7 +173,7 @@ def export_feedback(
     return dict(answers=len(rows), exported=sum(_export_one(o, dest) for o in classed if o['image']),
                 without_image=sum(not o['image'] for o in classed), none_of_these=len(rows) - len(classed))
 
-# %% ../nbs/09_app.ipynb #9ee9209c
+# %% ../nbs/09_app.ipynb #4a812650
 _NONE = ['none', 'None of these']
 
 def _upper(s): return s[:1].upper() + s[1:]
@@ -184,13 +184,13 @@ def as_message(
     ask=None,     # (class, name) pairs for "Was this right?"; None leaves the question out
 )->dict:          # What the page needs to know, as plain JSON
     "Put an answer into a message for the page"
-    if not p.ok: return dict(ok=False, sentence=p.sentence(), again=p.error == _SURPRISE)
+    if not p.ok: return dict(ok=False, sentence=re.sub(r' \(.*\)$', '', p.sentence()), again=p.error == _SURPRISE)  # what the decoder said is for the log
     bars = [dict(key=k, name=_upper(display_name(k)), p=float(v)) for k,v in p.probabilities.items()]
     cam = None if p.cam is None else [[round(float(v), 3) for v in row] for row in p.cam]
     return dict(ok=True, verdict=p.verdict, label=p.label, sentence=p.sentence(), detail=detail(p, card), bars=bars, map=cam, ask=ask,
                 map_words=f'Map over the picture: bright where the evidence for {display_name(p.label)} lies')
 
-# %% ../nbs/09_app.ipynb #46e4c94f
+# %% ../nbs/09_app.ipynb #8474ee4d
 class Dashboard(anywidget.AnyWidget):
     "The page: choose pictures, see answers, say what was wrong"
     _esm = (STATIC/'app.js').read_text(encoding='utf-8')
@@ -207,6 +207,11 @@ class Dashboard(anywidget.AnyWidget):
         self.clf, self.feedback, self.seen = clf, feedback, {}
         super().__init__(facts=page_facts(clf, feedback, title, lead), **kw)
         self.on_msg(self._hear)
+
+    def _repr_mimebundle_(self, **kw):
+        "Voila's page shows itself from these facts, before its widgets have loaded"
+        data, meta = (o if isinstance(o := super()._repr_mimebundle_(**kw), tuple) else (o, {}))
+        return dict(data, **{'application/vnd.bears+json': self.facts, 'text/plain': repr(self)}), meta
 
     def __repr__(self): return f'Dashboard of {self.clf.name}: {", ".join(self.clf.classes)}'
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['log', 'default_cap', 'Limits', 'Page', 'Visit', 'Pool', 'ThisPython', 'Kernels', 'words_page', 'Nothing',
-           'PageHandler', 'Health', 'Alive', 'NoScript', 'OneKernel', 'security_headers', 'BearVoila', 'app_notebook',
-           'serve_app']
+           'PageHandler', 'Health', 'Alive', 'NoScript', 'OneKernel', 'Channels', 'security_headers', 'BearVoila',
+           'app_notebook', 'serve_app']
 
-# %% ../nbs/11_serve.ipynb #d98b14f7
+# %% ../nbs/11_serve.ipynb #75fd94e4
 import asyncio, json, logging, os, shutil, sys, tempfile, time
 from collections import deque
 from contextlib import suppress
@@ -25,6 +25,7 @@ from tornado.ioloop import IOLoop
 from traitlets.config import Config
 from voila.app import Voila
 from voila.notebook_renderer import NotebookRenderer
+from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler, read_header_from_binary_message
 from voila.utils import get_page_config
 from .core import BundleError, DataError
 
@@ -41,7 +42,7 @@ def default_cap()->int: # Kernels, from 3 to 32
     "Count the kernels that fit into 60% of the memory"
     return max(3, min(32, int(_memory() * .6 / _A_KERNEL)))
 
-# %% ../nbs/11_serve.ipynb #eba3dc72
+# %% ../nbs/11_serve.ipynb #fb065f2c
 @dataclass
 class Limits:
     "How many kernels there may be, and how long each may live"
@@ -50,6 +51,7 @@ class Limits:
     starts:int=2      # Kernels that start at the same time: more only slow each other down
     wait:float=40     # Seconds a visitor waits for a kernel to start before being told to come back
     grace:float=60    # Seconds between handing out a page and its first connection: a slow phone loads for long
+    pause:float=2     # Seconds before a page that was handed out is replaced: its visitor's first seconds are not the time for it
     linger:float=10   # Seconds after the last connection closed: a train passes a tunnel
     idle:float=1200   # Seconds without a picture after which an open page goes to sleep
     interval:float=10 # Seconds between two looks at all of this
@@ -100,7 +102,7 @@ class Pool:
         task = asyncio.ensure_future(coro)
         self.tasks.add(task); task.add_done_callback(self.tasks.discard)
 
-# %% ../nbs/11_serve.ipynb #0fe4bbdc
+# %% ../nbs/11_serve.ipynb #00469db4
 async def _warm(self):
     page = error = None
     try:
@@ -121,7 +123,7 @@ async def _take(self):
     "Give a page; None where all places are taken"
     while self.ready:
         page = self.ready.pop(0); self._hand_out(page)
-        if await self.alive(page.kernel_id): self.fill(); return page
+        if await self.alive(page.kernel_id): asyncio.get_running_loop().call_later(self.limits.pause, self.fill); return page
         await self.end(page.kernel_id)
     if len(self.visits) + len(self.waiting) >= self.limits.cap: return None
     waiter = asyncio.get_running_loop().create_future()
@@ -132,7 +134,7 @@ async def _take(self):
 
 Pool._warm, Pool._hand_out, Pool.take = _warm, _hand_out, _take
 
-# %% ../nbs/11_serve.ipynb #c0a45909
+# %% ../nbs/11_serve.ipynb #56777bb5
 def _met(self, kernel_id):
     "Note that a browser connected"
     if v := self.visits.get(kernel_id): v.left, v.met = None, time.monotonic()
@@ -162,10 +164,11 @@ async def _end(self, kernel_id):
     self.ready = [p for p in self.ready if p.kernel_id != kernel_id]
 
 async def _close(self):
-    "Start no more, and let nobody wait"
+    "Start no more, let nobody wait, and let what is starting come to its end"
     self.closed = True
-    for task in list(self.tasks): task.cancel()
     for w in self.waiting: w.cancel()
+    if self.tasks: await asyncio.wait(self.tasks, timeout=5)
+    for task in list(self.tasks): task.cancel()
 
 Pool.met, Pool.left, Pool._over, Pool.tend, Pool.end, Pool.close = _met, _left, _over, _tend, _end, _close
 
@@ -178,7 +181,7 @@ class ThisPython(KernelSpecManager):
     def get_kernel_spec(self, kernel_name): return KernelSpec(argv=[sys.executable, '-c', _LAUNCH, '-f', '{connection_file}'], display_name='Python', language='python')
     def get_all_specs(self): return {'python3': dict(resource_dir='', spec=self.get_kernel_spec('python3').to_dict())}
 
-# %% ../nbs/11_serve.ipynb #1008d939
+# %% ../nbs/11_serve.ipynb #7e39afe8
 class Kernels(AsyncMappingKernelManager):
     "Jupyter's kernels, with a pool of warm pages"
     def prepare(self, limits):
@@ -194,7 +197,7 @@ class Kernels(AsyncMappingKernelManager):
         page = self.parent.renderer()
         await page.initialize()
         kernel_id = await self.start_kernel(kernel_name=page.notebook.metadata.kernelspec.name, path='', env=dict(os.environ),
-                                            extra_arguments=['--HistoryManager.enabled=False', '--IPKernelApp.log_level=40'])
+                                            extra_arguments=['--HistoryManager.enabled=False', '--IPKernelApp.log_level=40', '--IPKernelApp.quiet=False'])
         try: return Page(kernel_id, await asyncio.wait_for(page.generate_content_str(kernel_id, self.get_kernel(kernel_id)), 60))
         except BaseException: await self._stop(kernel_id); raise
 
@@ -286,6 +289,13 @@ class OneKernel(KernelHandler):
     "What Voila's script asks about its kernel; ending it is not for visitors"
     SUPPORTED_METHODS = ('GET',)
 
+# %% ../nbs/11_serve.ipynb #de2b1294
+class Channels(VoilaKernelWebsocketHandler):
+    "The page's connection with its kernel, without what the kernel prints"
+    def write_message(self, message, binary=False):
+        header = read_header_from_binary_message(message) if isinstance(message, bytes) else (message if isinstance(message, dict) else json.loads(message)).get('header')
+        if (header or {}).get('msg_type') not in ('stream', 'error'): return super().write_message(message, binary)
+
 # %% ../nbs/11_serve.ipynb #737c155e
 def security_headers(
     frames:str="'self'", # Who may show the page in a frame, as in Content-Security-Policy
@@ -306,10 +316,10 @@ def _headers_transform(headers, base_url):
             return status_code, h, chunk
     return Headers
 
-# %% ../nbs/11_serve.ipynb #51eee7ea
+# %% ../nbs/11_serve.ipynb #4ab1841a
 _EXTENSIONS = ['@voila-dashboards/widgets-manager8', '@jupyter-widgets/jupyterlab-manager', 'anywidget']
 _ALLOWED = ['comm_open', 'comm_close', 'comm_msg', 'comm_info_request', 'kernel_info_request']
-_OPEN = ('/channels', '/voila/static/', '/voila/labextensions/', '/voila/api/themes/')
+_OPEN = ('/voila/static/', '/voila/labextensions/', '/voila/api/themes/')
 
 class BearVoila(Voila):
     "Voila with a pool, a cap, and only the addresses that a visitor needs"
@@ -329,7 +339,7 @@ class BearVoila(Voila):
         self.app.add_transform(_headers_transform(self.headers, self.base_url))
         at = lambda path: self.base_url + path
         one = r'(?P<kernel_id>\w+-\w+-\w+-\w+-\w+)'
-        return [(at(''), PageHandler), (at('healthz'), Health), (at(f'alive/{one}'), Alive), (at('nothing.js'), NoScript), (at(f'api/kernels/{one}'), OneKernel),
+        return [(at(''), PageHandler), (at('healthz'), Health), (at(f'alive/{one}'), Alive), (at('nothing.js'), NoScript), (at(f'api/kernels/{one}'), OneKernel), (at(f'api/kernels/{one}/channels'), Channels),
                 *[h for h in super().init_handlers() if any(o in h[0] for o in _OPEN)], (r'.*', Nothing)]
 
     def renderer(self):
@@ -339,7 +349,7 @@ class BearVoila(Voila):
             config_manager=self.config_manager, contents_manager=self.contents_manager, kernel_spec_manager=self.kernel_spec_manager,
             page_config=get_page_config(**kw, settings=self.app.settings, log=self.log), mathjax_url='', mathjax_config='')
 
-# %% ../nbs/11_serve.ipynb #ff69a36e
+# %% ../nbs/11_serve.ipynb #cd657b71
 async def _announce(self):
     while not self.kernel_manager.pool.ready and not self.kernel_manager.pool.visits and self.limits.warm: await asyncio.sleep(.05)
     self.say(f'Bear classifier is ready: {self.display_url}')
@@ -349,12 +359,16 @@ def _listen(self):
     loop.add_callback(self.kernel_manager.work); loop.add_callback(self._announce)
     Voila.listen(self)
 
+async def _end_all(self):
+    km = self.kernel_manager
+    await km.pool.close()
+    await asyncio.gather(*(km._stop(k) for k in km.list_kernel_ids()), return_exceptions=True)
+
 def _stop(self):
-    run_sync(self.kernel_manager.pool.close)()
-    run_sync(self.kernel_manager.shutdown_all)(now=True)
+    run_sync(self._end_all)()
     shutil.rmtree(self.connection_dir, ignore_errors=True)
 
-BearVoila._announce, BearVoila.listen, BearVoila.stop = _announce, _listen, _stop
+BearVoila._announce, BearVoila.listen, BearVoila._end_all, BearVoila.stop = _announce, _listen, _end_all, _stop
 
 # %% ../nbs/11_serve.ipynb #321569d0
 def app_notebook()->Path: # `bear_app.ipynb`, of the clone or of the installed package

@@ -60,7 +60,8 @@ def server(tmp, **kw):
 def chromium():
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run'])
+        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--no-first-run',
+                                                                              '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'])
         try: yield b
         finally: b.close()
 

@@ -48,13 +48,13 @@ class Card {
     this.url = URL.createObjectURL(file);
     this.img = h('img', { src: this.url, alt: `Your picture: ${file.name}`, onerror: () => this.noPicture() });
     this.frame = h('div', { class: 'frame' }, this.img);
-    this.shot = h('div', { class: 'shot' }, this.frame);
+    this.shot = h('div', { class: 'shot' }, h('img', { src: this.url, alt: '', class: 'back', onerror: e => e.target.remove() }), this.frame);
     this.verdict = h('h3', { class: 'verdict' }, 'Getting ready…');
     this.rest = h('div');
     this.told = h('div', { class: 'told' }, h('div', { class: 'file', title: file.name }, file.name), this.verdict, this.rest);
     this.el = h('article', { class: 'card busy', 'aria-busy': 'true', 'aria-label': file.name, 'data-state': 'busy' }, this.shot, this.told);
   }
-  noPicture() { this.frame.replaceChildren(h('span', { class: 'none', 'aria-hidden': 'true' }, '?')); }
+  noPicture() { this.shot.querySelector('.back')?.remove(); this.frame.replaceChildren(h('span', { class: 'none', 'aria-hidden': 'true' }, '?')); }
   say(words) { if (this.state === 'busy') this.verdict.textContent = words; }
   end(state) {
     this.state = state;
@@ -130,11 +130,23 @@ function heat(cam, words) {
   return big;
 }
 
+function paw() {
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  svg.setAttribute('viewBox', '0 0 48 44'); svg.setAttribute('class', 'paw'); svg.setAttribute('aria-hidden', 'true');
+  const blot = ([x, y, rx, ry, turn]) => {
+    const e = document.createElementNS('http://www.w3.org/2000/svg', 'ellipse');
+    for (const [k, v] of Object.entries({ cx: x, cy: y, rx, ry, transform: `rotate(${turn} ${x} ${y})` })) e.setAttribute(k, v);
+    return e;
+  };
+  svg.append(...[[24, 31, 13, 11, 0], [7, 20, 4.4, 6, -28], [17.5, 10, 4.8, 6.8, -9], [30.5, 10, 4.8, 6.8, 9], [41, 20, 4.4, 6, 28]].map(blot));
+  return svg;
+}
+
 // ---- The page ----
 
 class App {
-  constructor(model, el) {
-    this.model = model; this.facts = model.get('facts'); this.next = 1; this.cards = new Map(); this.line = Promise.resolve();
+  constructor(facts, el) {
+    this.facts = facts; this.next = 1; this.awake = new Promise(done => this.wake = done); this.cards = new Map(); this.line = Promise.resolve();
     this.stopped = new AbortController();
     this.live = h('div', { class: 'unseen', 'aria-live': 'polite', role: 'status' });
     this.alert = h('div', { class: 'alert', role: 'alert', hidden: true });
@@ -143,7 +155,6 @@ class App {
       h('div', { class: 'top' }, h('h2', {}, 'Answers'), h('button', { class: 'link', type: 'button', onclick: () => this.clear() }, 'Clear')), this.list);
     el.classList.add('bears');
     el.append(h('div', { class: 'page' }, this.header(), h('main', {}, this.drop(), this.samples(), this.alert, this.answers), this.footer(), this.live));
-    model.on('msg:custom', (m, buffers) => this.hear(m, buffers));
     const page = { signal: this.stopped.signal };
     addEventListener('paste', e => this.take(e.clipboardData?.files), page);
     addEventListener('dragover', e => e.preventDefault(), page);
@@ -152,9 +163,15 @@ class App {
     this.pulse = setInterval(() => document.hidden || this.check(), 15000);
     el.dataset.ready = 'true';
   }
+  connect(model) {
+    this.model = model;
+    model.on('msg:custom', m => this.hear(m));
+    this.wake();
+    return () => this.close();
+  }
   close() { this.stopped.abort(); clearInterval(this.pulse); }
 
-  header() { return h('header', {}, h('h1', {}, this.facts.title), h('p', { class: 'lead' }, this.facts.lead)); }
+  header() { return h('header', {}, paw(), h('h1', {}, this.facts.title), h('p', { class: 'lead' }, this.facts.lead)); }
   drop() {
     const pick = extra => {
       const input = h('input', { type: 'file', accept: 'image/*', class: 'unseen', tabindex: '-1', 'aria-hidden': 'true', ...extra });
@@ -204,13 +221,22 @@ class App {
       if (small.size > this.facts.limit) return card.fail(`This file has ${mb(small.size)}; ${mb(this.facts.limit)} can be sent. Save it as a JPEG, or make it smaller.`);
       const bytes = await small.arrayBuffer();
       card.say('Looking…');
+      await this.connected_soon(card);
+      if (card.state !== 'busy') return;
       card.timer = setTimeout(() => this.late(card), 3000);
       card.sent = performance.now();
       this.send({ kind: 'image', id: card.id, name: card.file.name, type: small.type }, [bytes]);
     } catch (e) {
       console.error(e);
-      card.fail('This file could not be read on your device.', () => this.again(card));
+      if (card.state === 'busy') card.fail(this.model ? 'This file could not be read on your device.' : 'The page could not reach its classifier.', () => this.again(card));
     }
+  }
+  // The page can be used before Python has answered its first call: what is chosen early waits here
+  async connected_soon(card) {
+    card.timer = setTimeout(async () => { card.say('Waking up…'); await this.check(); }, 2000);
+    const slow = new Promise((_, fail) => setTimeout(() => fail(new Error('no connection to Python')), 40000));
+    await (this.model ?? Promise.race([this.awake, slow]));
+    clearTimeout(card.timer);
   }
   again(card) {
     const next = new Card(this, card.file);
@@ -222,8 +248,7 @@ class App {
     if (card.state !== 'busy') return;
     const state = await this.check(), lost = 'No answer came back: the connection was cut.';
     if (card.state !== 'busy') return;
-    if (state === 'gone') card.fail('This picture was not answered: the page has lost its classifier.');
-    else if (state === 'away' || this.newer(card) || (card.waited = (card.waited ?? 0) + 1) > this.facts.patience) card.fail(lost, () => this.again(card));
+    if (state === 'away' || this.newer(card) || (card.waited = (card.waited ?? 0) + 1) > this.facts.patience) card.fail(lost, () => this.again(card));
     else { card.say('Still looking…'); card.timer = setTimeout(() => this.late(card), 3000); }
   }
   // A connection that is younger than the message, or not there: the message went down with the old one
@@ -250,7 +275,7 @@ class App {
       state = r.status === 410 ? 'gone' : 'here';
       this.connected = r.ok ? (await r.json()).connected : undefined;
     } catch { state = 'away'; }
-    if (state === 'gone') { this.gone = true; this.warn('This page has been idle for too long or its classifier has stopped. Your pictures are still on your device.', true); }
+    if (state === 'gone') { this.gone = true; this.cards.forEach(c => c.state === 'busy' && c.fail('This picture was not answered: the page has lost its classifier.')); this.warn('This page has been idle for too long or its classifier has stopped. Your pictures are still on your device.', true); }
     else if (state === 'away') this.warn('The connection is lost. Trying again…');
     else if (this.state === 'away') this.calm();
     return this.state = state;
@@ -268,10 +293,10 @@ function kernelId() {
   catch { return null; }  // not Voila: a notebook tells about its kernel itself
 }
 
+// Voila's page brings the facts along, so that it can be used while the widgets are still loading
+const early = document.getElementById('bears-facts');
+if (early && !window.bears) window.bears = new App(JSON.parse(early.textContent), document.getElementById('bears-page'));
+
 export default {
-  render({ model, el }) {
-    document.getElementById('bears-wait')?.remove();
-    const app = new App(model, el);
-    return () => app.close();
-  },
+  render({ model, el }) { return (early ? window.bears : new App(model.get('facts'), el)).connect(model); },
 };

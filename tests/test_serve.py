@@ -1,0 +1,237 @@
+"The server of the dashboard: what it answers, what it refuses, and what it leaves behind"
+import asyncio, http.client, json, os, subprocess, sys, time
+from pathlib import Path
+from urllib.parse import urlsplit
+import psutil, pytest, websockets
+import serving
+from bear_classifier import serve
+from bear_classifier.core import BundleError
+
+LONG = pytest.mark.skipif(os.environ.get('BEAR_LONG') != '1', reason='takes minutes: set BEAR_LONG=1')
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
+    with serving.server(tmp_path_factory.mktemp('serve'), warm=2, cap=5, interval=1, grace=6, idle=600) as s: yield s
+
+def page_config(html): return json.loads(html.split('id="jupyter-config-data" type="application/json">')[1].split('</script>')[0])
+
+def raw(site, method, path, body=None, headers={}):
+    "A request that no client library tidies up"
+    o = urlsplit(site.url)
+    c = http.client.HTTPConnection(o.hostname, o.port, timeout=30)
+    c.putrequest(method, path, skip_accept_encoding=True)
+    for k, v in {'Content-Length': str(len(body or b'')), **headers}.items(): c.putheader(k, v)
+    c.endheaders(body)
+    r = c.getresponse()
+    return r.status, dict(r.getheaders()), r.read().decode('utf-8', 'replace')
+
+def test_bare_requests_start_nothing(site):
+    before = {p.pid for p in site.kernels()}
+    for _ in range(50): assert site.get()[0] == 200
+    assert raw(site, 'HEAD', '/')[0] == 200 and site.health()['status'] == 'ok'
+    assert {p.pid for p in site.kernels()} == before and site.health()['visits'] == 0
+    body = site.get()[2]
+    assert '<h1>' in body and 'http:' not in body and 'https:' not in body
+
+def test_the_cap_holds_and_the_rest_are_told_at_once(site):
+    answers = [site.get('?start') for _ in range(5)]
+    assert [o[0] for o in answers] == [200]*5 and len({page_config(o[2])['kernelId'] for o in answers}) == 5
+    h = site.health()
+    assert h['kernels'] == h['cap'] == 5 == h['visits'] and len(site.kernels()) == 5
+    status, headers, body = site.get('?start')
+    assert status == 503 and headers['Retry-After'] == '10' and 'All places are taken' in body
+    h = site.until(lambda h: h['visits'] == 0 and h['warm'] == 2)
+    assert h['kernels'] == 2 and len(site.kernels()) == 2, 'pages that nobody connected to are ended after the grace period'
+
+def test_templates_and_themes_cannot_be_chosen(site):
+    bodies = [site.get(q)[2] for q in ('?start', '?start&voila-template=reveal&template=reveal&theme=dark&voila-theme=dark')]
+    assert all('bears-page' in b and page_config(b)['jupyterLabTheme'] == 'light' for b in bodies)
+    site.until(lambda h: h['visits'] == 0)
+
+def test_sources_and_paths_are_not_shown(site):
+    body = site.get('?start')[2]
+    for o in ('import', 'dashboard()', '/home', str(Path.home()), str(Path(serve.__file__).parent), 'bear_classifier.app'): assert o not in body.split('<body')[1].split('vnd.voila')[0], o
+    assert 'Traceback' not in body and 'source' not in json.dumps(page_config(body)).lower().replace('resource', '')
+
+CLOSED = ['voila/files/bear_app.ipynb', 'voila/files/../../etc/passwd', 'voila/tree', 'voila/render/bear_app.ipynb', 'voila/api/contents', 'voila/api/shutdown/x',
+          'api/kernels', 'api/contents', 'api/terminals', 'api/sessions', 'api/kernelspecs', 'terminals/1', 'login', 'logout', 'lab', 'tree', 'notebooks/bear_app.ipynb', 'bear_app.ipynb',
+          'voila/query/00000000-0000-0000-0000-000000000000', 'voila/execution/00000000-0000-0000-0000-000000000000', 'static/x', '.env', 'metrics', 'files/model.onnx',
+          'voila/templates/lab/static/index.css', 'model.json', 'bundles/practice/model.onnx']
+
+@pytest.mark.parametrize('path', CLOSED)
+def test_closed(site, path):
+    status, headers, body = raw(site, 'GET', '/' + path)
+    assert status == 404 and 'nothing at this address' in body and 'cdn' not in body
+
+@pytest.mark.parametrize('path', ['/voila/static/../../../../../../../etc/passwd', '/voila/static/..%2f..%2f..%2f..%2fetc/passwd', '/voila/static/%2e%2e/%2e%2e/voila/app.py',
+                                  '/voila/labextensions/../../../../../../etc/passwd', '/voila/labextensions/..%2f..%2f..%2fpyvenv.cfg', '/voila/api/themes/..%2f..%2f..%2f..%2fetc/passwd',
+                                  '//etc/passwd', '/voila/static//etc/passwd', '/voila/static/%00', '/../../etc/passwd'])
+def test_no_way_out_of_the_static_folders(site, path):
+    status, _, body = raw(site, 'GET', path)
+    assert status in (400, 403, 404) and 'root:' not in body and 'Traceback' not in body and str(Path.home()) not in body
+
+@pytest.mark.parametrize('method', ('POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS'))
+def test_only_reading(site, method):
+    for path in ('/', '/healthz', '/api/kernels/00000000-0000-0000-0000-000000000000', '/voila/api/shutdown/00000000-0000-0000-0000-000000000000'):
+        assert raw(site, method, path, b'{}')[0] in (403, 404, 405)
+    assert site.health()['kernels'] >= 2
+
+def test_every_answer_carries_the_headers(site):
+    for path in ('', 'healthz', 'nowhere', 'nothing.js', 'voila/static/voila.js', 'voila/static/nowhere.js', 'alive/00000000-0000-0000-0000-000000000000', 'api/kernels/00000000-0000-0000-0000-000000000000'):
+        _, headers, _ = site.get(path)
+        for k, v in serve.security_headers().items(): assert headers[k] == v, (path, k)
+        assert 'Server' not in headers
+    assert 'max-age' in site.get('voila/static/voila.js')[1]['Cache-Control']
+
+def test_a_kernel_that_is_not_there(site):
+    assert site.get('alive/00000000-0000-0000-0000-000000000000')[0] == 410
+
+# ---- What a visitor can do who writes their own client ----
+
+class Visitor:
+    "Speaks Jupyter's protocol with the kernel of a page, as any script in a browser could"
+    def __init__(self, site):
+        self.site, self.config = site, page_config(site.get('?start')[2])
+        self.kernel = self.config['kernelId']
+        self.address = site.url.replace('http', 'ws') + f'api/kernels/{self.kernel}/channels?session_id=test'
+
+    def message(self, kind, content, channel='shell'):
+        header = dict(msg_id=os.urandom(8).hex(), username='', session='test', msg_type=kind, version='5.3', date='2026-01-01T00:00:00Z')
+        return json.dumps(dict(header=header, parent_header={}, metadata={}, content=content, buffers=[], channel=channel))
+
+    def talk(self, *messages, seconds=2):
+        "Send messages and collect what comes back for a while"
+        async def go():
+            got = []
+            async with websockets.connect(self.address, max_size=None, origin=self.site.url.rstrip('/')) as ws:
+                for m in messages: await ws.send(m)
+                end = time.monotonic() + seconds
+                while (left := end - time.monotonic()) > 0:
+                    try: got.append(json.loads(await asyncio.wait_for(ws.recv(), left)))
+                    except asyncio.TimeoutError: break
+                return got
+        return asyncio.run(go())
+
+def test_a_visitor_runs_no_code(site, tmp_path):
+    v = Visitor(site)
+    made = tmp_path/'made'
+    code = dict(code=f"open({str(made)!r}, 'w')", silent=False, store_history=False, user_expressions={'a': f"open({str(made)!r}, 'w')"}, allow_stdin=False)
+    others = [v.message(k, dict(code='1', cursor_pos=1, detail_level=1)) for k in ('inspect_request', 'complete_request', 'history_request', 'is_complete_request')]
+    got = v.talk(v.message('execute_request', code), v.message('execute_request', code, 'control'), v.message('debug_request', dict(command='evaluate'), 'control'),
+                 v.message('shutdown_request', dict(restart=False), 'control'), *others, v.message('kernel_info_request', {}))
+    kinds = {m['msg_type'] for m in got}
+    assert 'kernel_info_reply' in kinds and not kinds & {'execute_reply', 'execute_result', 'inspect_reply', 'complete_reply', 'history_reply', 'shutdown_reply'}
+    assert not made.exists() and site.get(f'alive/{v.kernel}')[0] == 200
+
+def test_nonsense_ends_at_most_ones_own_page(site):
+    v = Visitor(site)
+    nonsense = ['', 'x', '[]', '{}', 'null', '{"channel": "shell"}', b'', b'\0'*9, os.urandom(4000), json.dumps(dict(channel='shell', header={})), '9'*10000,
+                v.message('comm_msg', dict(comm_id='nowhere', data={})), v.message('comm_open', dict(comm_id='a', target_name='jupyter.widget', data=dict(state=dict(_model_name='X')))),
+                v.message('comm_open', dict(comm_id='b', target_name='os.system', data={}))]
+    for m in nonsense:
+        try: got = v.talk(m, seconds=.15)
+        except websockets.exceptions.WebSocketException: got = []
+        assert 'Traceback' not in json.dumps(got)
+    try: v.talk(b'\0' * (17*2**20), seconds=1)
+    except websockets.exceptions.ConnectionClosed as e: assert e.rcvd is None or e.rcvd.code == 1009
+    assert site.health()['status'] == 'ok' and site.get(f'alive/{v.kernel}')[0] in (200, 410)
+    w = Visitor(site)
+    assert any(m['msg_type'] == 'kernel_info_reply' for m in w.talk(w.message('kernel_info_request', {})))
+
+def test_another_site_cannot_use_a_visitors_browser(site):
+    v = Visitor(site)
+    async def go():
+        async with websockets.connect(v.address, origin='https://evil.example'): pass
+    with pytest.raises(websockets.exceptions.InvalidStatus) as e: asyncio.run(go())
+    assert e.value.response.status_code == 403
+
+def test_leaving_frees_the_kernel(site):
+    site.until(lambda h: h['visits'] == 0)
+    v = Visitor(site)
+    v.talk(seconds=3)
+    assert site.get(f'alive/{v.kernel}')[0] == 200
+    site.until(lambda h: h['visits'] == 0, 10)
+    assert site.get(f'alive/{v.kernel}')[0] == 410 and len(site.kernels()) == 2
+
+def test_a_warm_page_whose_kernel_died_is_not_handed_out(site):
+    site.until(lambda h: h['visits'] == 0 and h['warm'] == 2)
+    old = site.kernels()
+    for p in old: p.kill()
+    while any(p.is_running() and p.status() != 'zombie' for p in old): time.sleep(.02)
+    v = Visitor(site)
+    assert site.get(f'alive/{v.kernel}')[0] == 200
+    site.until(lambda h: h['visits'] == 0 and h['warm'] == 2)
+
+def test_kernels_have_one_thread_and_little_memory(site):
+    site.until(lambda h: h['warm'] == 2)
+    for p in site.kernels():
+        e = p.environ()
+        assert e['OMP_NUM_THREADS'] == '1' and e['OMP_WAIT_POLICY'] == 'PASSIVE' and all(c.laddr.ip == '127.0.0.1' for c in p.net_connections() if c.status == 'LISTEN')
+        maps = Path(f'/proc/{p.pid}/maps')
+        if maps.exists(): assert not any(o in maps.read_text() for o in ('libtorch', '_pandas', 'matplotlib/_', '_debugpy'))
+
+# ---- Beginning and end ----
+
+def test_sigterm_leaves_nothing(tmp_path):
+    s = serving.Server(tmp_path/'log', warm=2, cap=4)
+    kernels, me = s.kernels(), psutil.Process(s.proc.pid)
+    folder = Path(me.environ().get('TMPDIR', '/tmp'))
+    mine = {f for f in folder.glob('bears-*') if any(str(f) in ' '.join(k.cmdline()) for k in kernels)}
+    assert len(kernels) == 2 and len(mine) == 1
+    s.get('?start')
+    assert s.stop() == 0
+    assert not [k for k in kernels if k.is_running() and k.status() != 'zombie'] and not any(f.exists() for f in mine)
+    assert 'Traceback' not in (tmp_path/'log').read_text()
+
+def test_below_a_path_and_beside_another(tmp_path):
+    with serving.server(tmp_path, warm=1, cap=2, base_url='/bears/', frames='https://example.org') as s:
+        assert s.url.endswith('/bears/') and s.get('healthz')[0] == 200
+        status, headers, body = s.get('?start')
+        assert status == 200 and 'frame-ancestors https://example.org' in headers['Content-Security-Policy'] and page_config(body)['baseUrl'] == '/bears/'
+        assert raw(s, 'GET', '/healthz')[0] == 404
+        port = urlsplit(s.url).port
+        with serving.server(tmp_path, warm=0, cap=1, port=port) as other: assert urlsplit(other.url).port != port
+
+def test_a_model_that_is_not_there_fails_before_anything_starts(tmp_path):
+    with pytest.raises(BundleError, match='nowhere'): serve.serve_app(tmp_path/'nowhere')
+
+# ---- Long proofs ----
+
+@LONG
+def test_two_hundred_visits_and_no_dead_page(tmp_path):
+    with serving.server(tmp_path, warm=3, cap=8, interval=1, idle=2, grace=30) as s, serving.chromium() as b:
+        dead, ready = 0, []
+        for i in range(200):
+            c = b.new_context(); t = time.perf_counter()
+            page = serving.visit(c, s.url); ready.append(time.perf_counter() - t)
+            if i % 10 == 0: page.wait_for_timeout(5500 if i % 50 == 0 else 300)
+            page.get_by_role('button', name='Try the sample: a teddy bear').click()
+            try: page.wait_for_selector('.card[data-state=done]', timeout=20_000)
+            except Exception: dead += 1
+            c.close()
+        s.until(lambda h: h['visits'] == 0, 10)
+        h = s.health()
+        print(json.dumps(dict(visits=200, dead=dead, ready_median=sorted(ready)[100], ready_max=max(ready), health=h)))
+        assert dead == 0 and h['kernels'] == 3
+
+@LONG
+def test_a_hundred_bare_requests_while_ten_work(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+    with serving.server(tmp_path, warm=2, cap=12, interval=2, grace=8) as s, serving.chromium() as b, ThreadPoolExecutor(20) as pool:
+        pages = [serving.visit(b.new_context(), s.url) for _ in range(10)]
+        def ask(i):
+            t = time.perf_counter(); status = s.get('?start' if i % 2 else '')[0]
+            return i % 2, status, time.perf_counter() - t
+        asked, most, times = [pool.submit(ask, i) for i in range(100)], 0, []
+        for k in range(3):
+            for p in pages:
+                t = time.perf_counter()
+                p.get_by_role('button', name='Try the sample: a teddy bear').click()
+                p.wait_for_function(f"document.querySelectorAll('.card[data-state=done]').length == {k+1}", timeout=20_000)
+                times.append(time.perf_counter() - t); most = max(most, s.health()['kernels'], len(s.kernels()))
+        got = [o.result() for o in asked]
+        for p in pages: p.context.close()
+        t = time.perf_counter(); h = s.until(lambda h: h['visits'] == 0 and h['kernels'] == 2, 30)
+        told = [o[2] for o in got if o[1] == 503]
+        print(json.dumps(dict(most=most, answers=len(times), answer_max=max(times), refused=len(told), refused_max=max(told or [0]), bare={str(k): sum(o[1] == k for o in got) for k in {o[1] for o in got}}, back=time.perf_counter()-t, health=h)))
+        assert most <= 12 and all(o[1] == 200 for o in got if not o[0]) and h['kernels'] == 2
