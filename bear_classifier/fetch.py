@@ -223,7 +223,7 @@ def _joined(url, where):
     try: return url.join(where)
     except (_need('httpx').InvalidURL, ValueError) as e: raise FetchError('redirect', f'it redirects to {where[:80]!r}, which is not an address') from e
 
-# %% ../nbs/02_fetch.ipynb #f5283cc2
+# %% ../nbs/02_fetch.ipynb #ec878f3c
 async def _fetch(session, result):
     "Try, and try again where it makes sense; fills in `result`"
     limits, start = session.limits, time.monotonic()
@@ -234,21 +234,22 @@ async def _fetch(session, result):
             pause = max(e.wait, .25 * 2**(result.tries-1) * random.uniform(.5, 1.5))
             result.seconds = time.monotonic() - start
             if not e.again or result.tries > limits.retries or result.seconds + pause > limits.total: break
+        except Exception as e: result.kind, result.reason = 'broken', f'an error that nobody foresaw: {type(e).__name__}: {e}'; break  # one odd address must not end the run
         await _need('anyio').sleep(pause)
     result.seconds = time.monotonic() - start
     return result
 
-# %% ../nbs/02_fetch.ipynb #05836818
+# %% ../nbs/02_fetch.ipynb #bbff427b
 async def _fetch_all(urls, limits, find, send):
     anyio = _need('anyio')
-    session, window = _Session(limits, find), anyio.Semaphore(16 * limits.connections)
-    async def one(i, url):
-        result = await _fetch(session, Fetched(str(url), index=i))
-        await send.send(result); window.release()
-    async with session.pool, send, anyio.create_task_group() as tasks:
-        for i,url in enumerate(urls):
-            await window.acquire()
-            tasks.start_soon(one, i, url)
+    async with send:
+        session, window = _Session(limits, find), anyio.Semaphore(16 * limits.connections)
+        async def one(i, url):
+            await send.send(await _fetch(session, Fetched(str(url), index=i))); window.release()
+        async with session.pool, anyio.create_task_group() as tasks:
+            for i,url in enumerate(urls):
+                await window.acquire()
+                tasks.start_soon(one, i, url)
 
 def fetch_many(
     urls,                 # Addresses; query strings are kept
@@ -280,12 +281,12 @@ def fetch(
     "Fetch one address"
     return next(iter(fetch_many([url], limits, find)))
 
-# %% ../nbs/02_fetch.ipynb #05ccac66
+# %% ../nbs/02_fetch.ipynb #b1f81f90
 @contextlib.contextmanager
 def _statuses():
-    "Collect the statuses that the search client logs"
+    "Collect the (path, status) of each answer that the search client logs"
     seen, log, handler = [], logging.getLogger('primp'), logging.Handler(logging.INFO)
-    handler.emit = lambda o: seen.extend(int(s) for s in re.findall(r'^response: .* (\d{3})$', o.getMessage()))
+    handler.emit = lambda o: seen.extend((path, int(status)) for path,status in re.findall(r'^response: \w+://[^/]+(/[^?]*).* (\d{3})$', o.getMessage()))
     level = log.level
     log.addHandler(handler); log.setLevel(logging.INFO)
     try: yield seen
@@ -297,8 +298,8 @@ def _page(engine, query, page, timeout, proxy, verify):
         try: found = _need('ddgs').DDGS(proxy=proxy, timeout=timeout, verify=verify).images(query, backend=engine, page=page, max_results=None)
         except DataError: raise
         except Exception as e:  # ddgs lets errors of its parsers through besides its own
-            status = next((o for o in seen if o != 200), None)
-            if seen and not status and 'No results' in str(e): return [], '', False
+            status = next((s for _,s in seen if s != 200), None)
+            if 'No results' in str(e) and not status and any(path != '/' for path,_ in seen): return [], '', False
             return [], f'answered {status}: it limits how often it is asked' if status else f'{str(e)[:120] or type(e).__name__}', True
     return [dict(url=o['image'], page=o.get('url') or '', title=o.get('title') or '', query=query, engine=engine) for o in found if o.get('image')], '', False
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEMPLATES', 'FIELDS', 'queries', 'phash', 'hamming', 'near_pairs', 'near_groups', 'examine', 'verify',
-           'read_manifest', 'Manifest', 'download', 'add_files', 'read_urls', 'deduplicate', 'version_of',
-           'DatasetVersion', 'GatherReport', 'data_card', 'gather']
+           'read_manifest', 'Manifest', 'download', 'add_files', 'read_urls', 'look_alike', 'deduplicate', 'version_of',
+           'DatasetVersion', 'GatherReport', 'data_card', 'gather', 'search_images', 'SearchError', 'engines']
 
 # %% ../nbs/02_gather.ipynb #fb05eb51
 import contextlib, csv, html, io, itertools, json, math, os, re, shutil, stat, threading, time, zipfile
@@ -19,7 +19,8 @@ from PIL import Image
 from .core import CLASSES, DataError, ImageError, append_line, image_files, open_image, read_lines, sha256_of, sniff, write_atomic
 from .fetch import KINDS, Limits, Patience, SearchError, _need, engines, fetch_many, lookup, search_images
 
-# %% ../nbs/02_gather.ipynb #681d65cf
+# %% ../nbs/02_gather.ipynb #70dee2b2
+_all_ = ['search_images', 'SearchError', 'engines']  # asking is told in 02_fetch, and belongs here too
 TEMPLATES = ('{}', '{} in snow', '{} at night', '{} in the forest', '{} close up', '{} from behind')
 
 def queries(
@@ -33,13 +34,13 @@ def queries(
     name = f'{label} bear' if label in CLASSES else label.replace('_', ' ')
     return [o.replace('{}', name) for o in templates]
 
-# %% ../nbs/02_gather.ipynb #c5120586
+# %% ../nbs/02_gather.ipynb #cb63c6d6
 def phash(
     image,  # A Pillow image, or anything that `open_image` accepts
 )->int:     # 64 bits: pictures that look alike differ in few of them
     "Hash what an image looks like"
     imagehash = _need('imagehash')
-    if not isinstance(image, Image.Image): image = open_image(image, 256)
+    if not isinstance(image, Image.Image): image = open_image(image, 128)
     bits = imagehash.phash(image, hash_size=8).hash
     return int.from_bytes(np.packbits(bits).tobytes(), 'big')
 
@@ -50,22 +51,25 @@ def hamming(
     "Count the bits in which two hashes differ"
     return (a ^ b).bit_count()
 
-# %% ../nbs/02_gather.ipynb #9d735656
+# %% ../nbs/02_gather.ipynb #f82d45e6
 def _flips(r):
     "All 16-bit patterns with at most `r` bits set"
     return [sum(1 << o for o in c) for k in range(r+1) for c in itertools.combinations(range(16), k)]
 
-def _alike(part, flip):
-    "Pairs i < j whose 16-bit parts differ exactly by `flip`"
+def _shelves(part):
+    "Sort by 16-bit part: the order, and where each value begins in it"
     order = np.argsort(part, kind='stable')
-    start = np.searchsorted(part[order], np.arange(2**16 + 1))
+    return order, np.searchsorted(part[order], np.arange(2**16 + 1))
+
+def _alike(part, order, start, flip):
+    "Pairs i < j whose 16-bit parts differ exactly by `flip`"
     first = start[part ^ flip]
     n = start[(part ^ flip) + 1] - first
     i = np.repeat(np.arange(len(part)), n)
     j = order[np.arange(len(i)) - np.repeat(np.cumsum(n) - n, n) + np.repeat(first, n)]
     return i[i < j], j[i < j]
 
-# %% ../nbs/02_gather.ipynb #ceecf6fe
+# %% ../nbs/02_gather.ipynb #4bbc1f51
 def _popcount(x):
     "Bits set in each number of `x`, uint64"
     x = x - ((x >> 1) & 0x5555555555555555)
@@ -79,9 +83,12 @@ def near_pairs(
     "Find the pairs of hashes that differ in few bits, without comparing all"
     if not 0 <= max_distance <= 15: raise DataError(f'max_distance is {max_distance}: between 0 and 15 bits can be searched')
     h, found = np.array([int(o) for o in hashes], np.uint64), [np.empty((0, 2), np.int64)]
-    for shift, flip in itertools.product(range(0, 64, 16), _flips(max_distance // 4)):
-        i, j = _alike(((h >> shift) & 0xffff).astype(np.int64), flip)
-        found.append(np.stack([i, j], 1)[_popcount(h[i] ^ h[j]) <= max_distance])
+    for shift in range(0, 64, 16):
+        part = ((h >> shift) & 0xffff).astype(np.int64)
+        shelves = _shelves(part)
+        for flip in _flips(max_distance // 4):
+            i, j = _alike(part, *shelves, flip)
+            found.append(np.stack([i, j], 1)[_popcount(h[i] ^ h[j]) <= max_distance])
     return np.unique(np.concatenate(found), axis=0)
 
 # %% ../nbs/02_gather.ipynb #7c6c5f55
@@ -99,14 +106,14 @@ def near_groups(
     _, first, number = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[number]
 
-# %% ../nbs/02_gather.ipynb #bf6daa71
+# %% ../nbs/02_gather.ipynb #4ca7a55b
 _EXTENSION = dict(JPEG='jpg', PNG='png', GIF='gif', WEBP='webp', BMP='bmp', AVIF='avif')
 
 def examine(
     content:bytes, # A file's bytes
 )->dict:           # sha256, width and height (upright), bytes, phash and ext; raises `ImageError`
     "Pass a file through the door, and note what it is"
-    im, fmt = open_image(content, 256), sniff(content[:512])
+    im, fmt = open_image(content, 128), sniff(content[:512])
     with Image.open(io.BytesIO(content), formats=[fmt]) as head: w,h = head.size
     if (w > h) != (im.width > im.height) and im.width != im.height: w,h = h,w
     return dict(sha256=sha256_of(content), width=w, height=h, bytes=len(content), phash=f'{phash(im):016x}', ext=_EXTENSION[fmt])
@@ -328,47 +335,58 @@ def _csv_rows(lines):
     names = first if 'url' in first else ['url', 'label']
     return [{dict(license='licence').get(k, k): (v or '').strip() for k,v in zip(names, o)} for o in csv.reader(lines['url' in first:], dialect)]
 
-# %% ../nbs/02_gather.ipynb #f15813c0
-def _quality(row): return row['width'] * row['height'], row['bytes'], row['sha256']
-def _bits(row): return int(row['phash'], 16)
+# %% ../nbs/02_gather.ipynb #b79402af
+def _tiny(source): return np.asarray(open_image(source, 64).resize((32, 32), Image.Resampling.BOX), np.float32)
 
-def _sort_out(rows, max_distance):
-    "The rows of one group, best first → (rows to keep, {row's key: the row it is a copy of})"
-    kept, copies = [], {}
-    for row in sorted(rows, key=_quality, reverse=True):
-        twin = next((o for o in kept if o['label'] == row['label'] and hamming(_bits(o), _bits(row)) <= max_distance), None)
-        if twin: copies[_key(row)] = twin
-        else: kept.append(row)
-    return kept, copies
+def look_alike(
+    a,      # An image: anything that `open_image` accepts
+    b,      # Another
+)->bool:    # True for a copy that was resized, saved again, marked, or slightly cropped or toned
+    "Look at two pictures side by side"
+    a, b = _tiny(a), _tiny(b)
+    apart = float(np.abs(a - b).mean())  # in levels of 0 to 255
+    if min(a.std(), b.std()) < 1: return apart < 4  # nothing but one colour
+    return apart <= 30 and float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) >= .9
 
-def _drop(m, row, twin, group):
+# %% ../nbs/02_gather.ipynb #220439b3
+def _copies(root, rows, max_distance):
+    "Row's key → the rows that look like it"
+    twins = defaultdict(list)
+    for i,j in near_pairs([int(o['phash'], 16) for o in rows], max_distance).tolist():
+        a, b = rows[i], rows[j]
+        if look_alike(root/a['path'], root/b['path']): twins[_key(a)].append(b); twins[_key(b)].append(a)
+    return twins
+
+def _drop(m, row, twin):
     "Put a copy away, and note it"
     path = f".trash/{row['path']}"
     m._move(m.dest/row['path'], m.dest/path)
-    m.note(**row | dict(path=path, status='duplicate', kind='looks_alike', group=group, reason=f"it looks like {twin['path']}, which is the better copy"))
+    m.note(**row | dict(path=path, status='duplicate', kind='looks_alike', group=twin['sha256'][:16], reason=f"it looks like {twin['path']}, which is the better copy"))
 
-def _flag(m, row, group, others):
-    why = f"it looks like an image under {', '.join(sorted(others))}: one of the labels is wrong" if others else ''
-    if (row['group'], row['reason']) != (group, why): m.note(**row | dict(group=group, kind='two_labels' if others else '', reason=why))
+def _flag(m, row, others):
+    "Note which other classes have the same picture"
+    labels = ', '.join(sorted({o['label'] for o in others}))
+    group = max([row, *others], key=_quality)['sha256'][:16] if others else row['group']
+    why = f'it looks like an image under {labels}: one of the labels is wrong' if labels else ''
+    if (row['group'], row['reason']) != (group, why): m.note(**row | dict(group=group, kind='two_labels' if labels else '', reason=why))
 
-# %% ../nbs/02_gather.ipynb #dd3362c8
+def _quality(row): return row['width'] * row['height'], row['bytes'], row['sha256']
+
+# %% ../nbs/02_gather.ipynb #a320311f
 def deduplicate(
     dest,               # The dataset, or its open `Manifest`
-    max_distance:int=4, # Bits that may differ: 4 finds smaller and re-saved copies
+    max_distance:int=7, # Bits in which hashes may differ for a second look: 7 finds most slight crops, and needs no more than one flipped bit a part
 )->list:                # The manifest's lines that changed
-    "Keep the best of each near-duplicate group, and flag what is under two labels"
+    "Keep the best of the copies in each class, and flag pictures that are under two labels"
     with contextlib.nullcontext(dest) if isinstance(dest, Manifest) else Manifest(dest) as m:
-        start = len(m.fresh)
-        rows = [o for o in m.rows.values() if o['status'] == 'kept' and (m.dest/o['path']).is_file()]
-        groups = defaultdict(list)
-        for o,g in zip(rows, near_groups([_bits(o) for o in rows], max_distance)): groups[int(g)].append(o)
-        for members in groups.values():
-            if len(members) == 1 and not members[0]['group']: continue
-            kept, copies = _sort_out(members, max_distance)
-            group = kept[0]['sha256'][:16]
-            for o in members:
-                if _key(o) in copies: _drop(m, o, copies[_key(o)], group)
-            for o in kept: _flag(m, o, group, {k['label'] for k in kept} - {o['label']})
+        start, kept = len(m.fresh), {}
+        rows = [o for o in m.rows.values() if o['status'] == 'kept' and o['phash'] and (m.dest/o['path']).is_file()]
+        twins = _copies(m.dest, rows, max_distance)
+        for row in sorted(rows, key=_quality, reverse=True):
+            better = next((o for o in twins[_key(row)] if o['label'] == row['label'] and _key(o) in kept), None)
+            if better: _drop(m, row, better)
+            else: kept[_key(row)] = row
+        for row in kept.values(): _flag(m, row, [o for o in twins[_key(row)] if _key(o) in kept and o['label'] != row['label']])
     return m.fresh[start:]
 
 # %% ../nbs/02_gather.ipynb #ba3d197a
@@ -551,7 +569,7 @@ def _listed_urls(urls, classes):
     if any(not o['label'] for o in rows): raise DataError('addresses without a class: give dicts with url and label, or a single class')
     return rows
 
-# %% ../nbs/02_gather.ipynb #c558c3c0
+# %% ../nbs/02_gather.ipynb #88287e5f
 def gather(
     dest,                    # The dataset: a folder, made or added to
     classes=None,            # What to look for; None is the three bears for a search, and all there are for `urls` and `from_`
@@ -564,7 +582,7 @@ def gather(
     dry_run:bool=False,      # Only say what would be done
     progress:bool=True,      # Show bars
     limits:Limits=None,      # What downloads may cost; None is `Limits()`
-    max_distance:int=4,      # Bits in which copies may differ; 4 finds smaller and re-saved ones
+    max_distance:int=7,      # Bits in which the hashes of copies may differ: see `deduplicate`
     cache=None,              # Folder of remembered searches; None is the user's cache, False remembers nothing
     proxy=None,              # Address of a proxy for searching
     verify=True,             # False or the path of a certificate authority, where that proxy needs it

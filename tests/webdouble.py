@@ -30,6 +30,7 @@ class Web:
     def __init__(self, files=None, latency=(0, 0), fail=0, ports=1, seed=0, delay=2.):
         self.files, self.latency, self.fail, self.n_ports, self.delay = dict(files or {}), latency, fail, ports, delay
         self.asked, self.sent, self.rng = Counter(), Counter(), random.Random(seed)
+        self.busy, self.most = Counter(), Counter()  # requests under way at each port and at 'all', and the most there ever were
 
     def __enter__(self):
         ready = threading.Event()
@@ -67,6 +68,13 @@ class Web:
         target = request.split(b' ', 2)[1].decode()
         path = unquote(urlsplit(target).path)
         self.asked[target] += 1
+        port = writer.get_extra_info('sockname')[1]
+        for o in (port, 'all'): self.busy[o] += 1; self.most[o] = max(self.most[o], self.busy[o])
+        try: return await self._answer(target, path, writer)
+        finally:
+            for o in (port, 'all'): self.busy[o] -= 1
+
+    async def _answer(self, target, path, writer):
         if self.latency[1]: await asyncio.sleep(self.rng.uniform(*self.latency))
         name = path.strip('/').split('/')[0]
         act = getattr(self, f'do_{name}', None)
