@@ -110,7 +110,7 @@ class Problem(Exception):
         body = dict(type='about:blank', title=HTTPStatus(self.status).phrase, status=self.status, detail=self.detail, **self.more)
         return JSONResponse(body, self.status, self.headers, 'application/problem+json')
 
-# %% ../nbs/10_api.ipynb #2a72bef5
+# %% ../nbs/10_api.ipynb #5f458d03
 @dataclass(frozen=True)
 class Bounds:
     "What requests may cost"
@@ -123,9 +123,11 @@ class Bounds:
     timeout:float=30.        # Seconds to send a request, and again to answer it
 
     @property
-    def per_request(self): "Bytes of one request"; return min(self.memory // 4, self.max_files * self.max_bytes) + 2**16
+    def per_request(self): "Bytes of one request"; return min(self.memory // 4, self.max_files * self.max_bytes)
 
-# %% ../nbs/10_api.ipynb #e7ae737e
+# %% ../nbs/10_api.ipynb #17c391c9
+_FRAME = 2**16  # bytes of a request that are no picture
+
 def _mb(n): return f'{n/2**20:.3g} MB' if n >= 2**20 else f'{n:,} bytes'
 
 def _too_large(bounds): return Problem(413, f'The file is too large: at most {_mb(bounds.max_bytes)} are accepted')
@@ -350,7 +352,7 @@ class _Service:
         wait = max(1, math.ceil(self.crew.pace * self.inside / self.bounds.concurrency))
         return Problem(503, f'All places are taken at the moment: please try again in {wait} second{"s"[:wait > 1]}', {'Retry-After': str(wait)})
 
-# %% ../nbs/10_api.ipynb #3b8e2d41
+# %% ../nbs/10_api.ipynb #bbf9ab1d
 class _Visit:
     "One open request and the bytes that it holds"
     def __init__(self, service): self.service, self.bytes = service, 0
@@ -365,10 +367,10 @@ class _Visit:
     def hold(self, n):
         bounds = self.service.bounds
         self.bytes += n; self.service.held += n
-        if self.bytes > bounds.per_request: raise _too_much(bounds)
+        if self.bytes > bounds.per_request + _FRAME: raise _too_much(bounds)
         if self.service.held > bounds.memory: raise self.service.busy()
 
-# %% ../nbs/10_api.ipynb #90a113ec
+# %% ../nbs/10_api.ipynb #9eb85d38
 async def _read(request, sink, visit):
     "Fill the sink from the stream"
     length = request.headers.get('content-length', '')
@@ -384,7 +386,7 @@ async def _read(request, sink, visit):
 def _declared(length, sink, bounds):
     "Refuse what says itself that it is too large, before a byte is read"
     if isinstance(sink, _One) and length > bounds.max_bytes: raise _too_large(bounds)
-    if length > bounds.per_request: raise _too_much(bounds)
+    if length > bounds.per_request + _FRAME: raise _too_much(bounds)
 
 # %% ../nbs/10_api.ipynb #731309d9
 async def _answered(service, pictures):
@@ -666,7 +668,7 @@ def _server(app, grace, access_log):
     return uvicorn.Server(uvicorn.Config(app, http=_Patient, ws='none', server_header=False, log_level='warning', access_log=access_log,
                                          timeout_graceful_shutdown=grace, timeout_keep_alive=15))
 
-# %% ../nbs/10_api.ipynb #afaed327
+# %% ../nbs/10_api.ipynb #a6e4168c
 def serve_api(
     model=None,            # A bundle, a model's folder (renewed when its `current` changes); None is the practice model
     host:str='127.0.0.1',  # Address to listen on: this machine only, unless you say otherwise
@@ -680,7 +682,8 @@ def serve_api(
     options['api_key'] = options.get('api_key') or os.environ.get('BEAR_API_KEY') or None
     app, sock = create_app(model, **options), _bind(host, port)
     server = _server(app, grace, access_log)
-    print(f'Serving {app.state.service.live.clf.name} at http://{host}:{sock.getsockname()[1]}/v1/predict; Ctrl+C stops it', flush=True)
+    shown = f'[{host}]' if ':' in host else host
+    print(f'Serving {app.state.service.live.clf.name} at http://{shown}:{sock.getsockname()[1]}/v1/predict; Ctrl+C stops it', flush=True)
     # uvicorn raises the signal again when it has finished; a clean stop should not look like a violent one
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try: server.run(sockets=[sock])

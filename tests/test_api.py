@@ -144,6 +144,23 @@ def test_damaged_forms(url, kind):
     assert 'no picture' in is_problem(one(url, b'--edge--\r\n', 'multipart/form-data; boundary=edge'), 422)
 
 
+def test_a_form_is_the_same_however_it_is_cut():
+    hypothesis = pytest.importorskip('hypothesis', reason='hypothesis cuts the form')
+    st = hypothesis.strategies
+    data = st.binary(max_size=60) | st.lists(st.sampled_from([b'\r\n', b'--', b'edge', b'--edge', b'\r\n--edg', b'x']), max_size=8).map(b''.join).filter(lambda o: b'\r\n--edge' not in b'\r\n' + o)
+    @hypothesis.settings(max_examples=150, deadline=None, database=None)
+    @hypothesis.given(st.lists(data, min_size=1, max_size=4), st.lists(st.integers(1, 50), min_size=1, max_size=20))
+    def check(files, cuts):
+        files = [o for o in files if b'\r\n--edge' not in b'\r\n' + o] or [b'']
+        part = lambda i, o: b'--edge\r\nContent-Disposition: form-data; name="files"; filename="%d"\r\n\r\n' % i + o + b'\r\n'
+        body, sink = b''.join(part(*o) for o in enumerate(files)) + b'--edge--\r\n', api._Form('edge', api.Bounds())
+        for i in range(10**6):
+            if not body: break
+            sink.write(body[:cuts[i % len(cuts)]]); body = body[cuts[i % len(cuts)]:]
+        assert sink.done() == [(str(i), o) for i,o in enumerate(files)]
+    check()
+
+
 def claims(width, height):
     "A PNG of a few bytes that says it is huge"
     def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
