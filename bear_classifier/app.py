@@ -32,14 +32,14 @@ def look(
     except ImageError as e: return Prediction(error=str(e))
     except Exception: log.exception('predicting failed'); return Prediction(error=_SURPRISE)
 
-# %% ../nbs/09_app.ipynb #18bebd21
+# %% ../nbs/09_app.ipynb #010f9ed0
 def _shown(name, data, p):
     picture = f'<img alt="" style="max-height:180px" src="data:;base64,{base64.b64encode(data).decode()}">' if p.ok else ''
     return widgets.VBox([widgets.Label(name), widgets.HTML(picture), widgets.HTML(p._repr_html_())])
 
 def small_app(
     clf:BearClassifier, # What answers
-)->widgets.VBox:        # An upload button with its answers below
+)->widgets.VBox:        # The page        # An upload button with its answers below
     "Build the chapter's app from plain ipywidgets"
     upload = widgets.FileUpload(accept='image/*', multiple=True, description='Choose')
     out = widgets.VBox()
@@ -127,11 +127,17 @@ class Feedback:
         db.execute('pragma journal_mode=wal'); db.execute('pragma secure_delete=on'); db.execute(_TABLE)
         return db
 
-# %% ../nbs/09_app.ipynb #384980f6
+# %% ../nbs/09_app.ipynb #b2372f05
 def _run(self, sql, args=()):
     with closing(self._db()) as db, db: return db.execute(sql, args).fetchall()
 
-def _add(self, p, correction, model, sha256, image=None):
+def _add(self,
+    p:Prediction,          # What was said
+    correction:str,        # The right class, or 'none'
+    model:str,             # Which model said it
+    sha256:str,            # Hash of the picture
+    image:bytes|None=None, # The picture, kept only where that is turned on
+):
     "Note one answer, and forget those that are too old"
     row = (time.time(), model, sha256, p.verdict, p.label, json.dumps(p.probabilities), correction, image if self.images else None)
     self._run('insert into feedback (time, model, sha256, verdict, label, probabilities, correction, image) values (?,?,?,?,?,?,?,?)', row)
@@ -143,8 +149,10 @@ def _rows(self):
     names = ('time', 'model', 'sha256', 'verdict', 'label', 'probabilities', 'correction', 'image')
     return [dict(zip(names, o)) for o in self._run(f"select {', '.join(names)} from feedback order by id")]
 
-def _forget(self, sha256):
-    "Delete all that was noted about a picture, by the first digits of its hash; say how many answers that were"
+def _forget(self,
+    sha256:str, # The first digits of a picture's hash, as the page showed them
+)->int:         # How many answers were deleted
+    "Delete all that was noted about a picture, by the first digits of its hash"
     if not self.path.exists() or not sha256: return 0
     n = len(self._run('delete from feedback where substr(sha256, 1, ?) = ? returning id', (len(sha256), sha256.lower())))
     with closing(self._db()) as db: db.execute('pragma wal_checkpoint(truncate)')
@@ -190,7 +198,7 @@ def as_message(
     return dict(ok=True, verdict=p.verdict, label=p.label, sentence=p.sentence(), detail=detail(p, card), bars=bars, map=cam, ask=ask,
                 map_words=f'Map over the picture: bright where the evidence for {display_name(p.label)} lies')
 
-# %% ../nbs/09_app.ipynb #8474ee4d
+# %% ../nbs/09_app.ipynb #f36fbab9
 class Dashboard(anywidget.AnyWidget):
     "The page: choose pictures, see answers, say what was wrong"
     _esm = (STATIC/'app.js').read_text(encoding='utf-8')
@@ -198,14 +206,13 @@ class Dashboard(anywidget.AnyWidget):
     facts = traitlets.Dict().tag(sync=True)  # what the page shows and does not change
 
     def __init__(self,
-        clf:BearClassifier,         # What answers
-        feedback:Feedback|None=None, # Where corrections go; None does not ask for any
+        clf:BearClassifier,            # What answers
+        feedback:Feedback|None=None,   # Where corrections go; None does not ask for any
         title:str='Which bear is it?', # Heading of the page
-        lead:str='',                # The sentence below it; made from the classes if empty
-        **kw                        # Other traits of the widget
+        lead:str='',                   # The sentence below it; made from the classes if empty
     ):
         self.clf, self.feedback, self.seen = clf, feedback, {}
-        super().__init__(facts=page_facts(clf, feedback, title, lead), **kw)
+        super().__init__(facts=page_facts(clf, feedback, title, lead))
         self.on_msg(self._hear)
 
     def _repr_mimebundle_(self, **kw):
@@ -264,10 +271,10 @@ def page_facts(
     return dict(title=title, lead=lead, hint=hint, feedback=note, samples=samples(clf.classes), about=about(clf.card, privacy),
                 limit=LIMIT, as_is=2**20, side=1600, at_once=24, keep=_REMEMBERED, patience=8)
 
-# %% ../nbs/09_app.ipynb #608851cc
+# %% ../nbs/09_app.ipynb #98855d6f
 def load_classifier(
     model:str|None=None, # Bundle or model's folder; None takes BEAR_MODEL, or the practice model
-)->BearClassifier:
+)->BearClassifier:      # Warm: the slow first answer is behind it
     "Load the model to serve, and let it answer once so that the first visitor does not wait"
     model = model or os.environ.get('BEAR_MODEL')
     clf = BearClassifier.load(model) if model else BearClassifier.practice()
@@ -282,7 +289,7 @@ def feedback_store()->Feedback|None: # None where BEAR_FEEDBACK is not set
 
 def dashboard(
     model:str|None=None, # Bundle or model's folder; None takes BEAR_MODEL, or the practice model
-):                       # A `Dashboard`, or a sentence where there is no model to serve
+)->widgets.DOMWidget:    # A `Dashboard`, or a sentence where there is no model to serve
     "Build the page that Voila serves"
     try: return Dashboard(load_classifier(model), feedback_store())
     except Exception: log.exception('the model could not be loaded')

@@ -134,12 +134,16 @@ async def _take(self):
 
 Pool._warm, Pool._hand_out, Pool.take = _warm, _hand_out, _take
 
-# %% ../nbs/11_serve.ipynb #56777bb5
-def _met(self, kernel_id):
+# %% ../nbs/11_serve.ipynb #c55c0694
+def _met(self,
+    kernel_id:str, # The kernel of the page
+):
     "Note that a browser connected"
     if v := self.visits.get(kernel_id): v.left, v.met = None, time.monotonic()
 
-def _left(self, kernel_id):
+def _left(self,
+    kernel_id:str, # The kernel of the page
+):
     "Note that the last connection closed"
     if v := self.visits.get(kernel_id): v.left = time.monotonic()
 
@@ -148,7 +152,9 @@ def _over(self, visit, idle):
     if visit.left is not None: return now - visit.left > (lim.linger if visit.met else lim.grace)
     return idle > lim.idle
 
-async def _tend(self, idle_of):
+async def _tend(self,
+    idle_of, # Function: seconds since the kernel with this id had something to do
+):
     "End what is over, replace what is dead"
     for k,v in list(self.visits.items()):
         if self._over(v, idle_of(k)) or not await self.alive(k): await self.end(k)
@@ -156,7 +162,9 @@ async def _tend(self, idle_of):
         if not await self.alive(page.kernel_id): await self.end(page.kernel_id)
     self.fill()
 
-async def _end(self, kernel_id):
+async def _end(self,
+    kernel_id:str, # The kernel of the page
+):
     "Stop a kernel and forget its page"
     try: await self.stop(kernel_id)
     except Exception: log.exception('a kernel could not be stopped')
@@ -181,10 +189,12 @@ class ThisPython(KernelSpecManager):
     def get_kernel_spec(self, kernel_name): return KernelSpec(argv=[sys.executable, '-c', _LAUNCH, '-f', '{connection_file}'], display_name='Python', language='python')
     def get_all_specs(self): return {'python3': dict(resource_dir='', spec=self.get_kernel_spec('python3').to_dict())}
 
-# %% ../nbs/11_serve.ipynb #7e39afe8
+# %% ../nbs/11_serve.ipynb #83dcb0f8
 class Kernels(AsyncMappingKernelManager):
     "Jupyter's kernels, with a pool of warm pages"
-    def prepare(self, limits):
+    def prepare(self,
+        limits:Limits, # What bounds the pool
+    ):
         "Make the pool, once there is an event loop"
         self.pool = Pool(self._render, self._stop, self._alive, limits)
 
@@ -207,14 +217,14 @@ class Kernels(AsyncMappingKernelManager):
         super().notify_disconnect(kernel_id)
         if not self._kernel_connections.get(kernel_id): self.pool.left(kernel_id)
 
-    def idle(self, kernel_id): return (utcnow() - self.get_kernel(kernel_id).last_activity).total_seconds() if kernel_id in self else 1e9
+    def _idle(self, kernel_id): return (utcnow() - self.get_kernel(kernel_id).last_activity).total_seconds() if kernel_id in self else 1e9
 
     async def work(self):
         "Fill, and then look after the pool for as long as the server runs"
         self.pool.fill()
         while not self.pool.closed:
             await asyncio.sleep(self.pool.limits.interval)
-            await self.pool.tend(self.idle)
+            await self.pool.tend(self._idle)
 
 # %% ../nbs/11_serve.ipynb #9cc7fcf0
 _STATIC = files('bear_classifier')/'static'
@@ -234,7 +244,7 @@ def words_page(
 
 def _lead(text): return f'<p class="lead">{escape(text)}</p>'
 
-# %% ../nbs/11_serve.ipynb #b8278ddc
+# %% ../nbs/11_serve.ipynb #a66e5076
 class _Handler(tornado.web.RequestHandler):
     @property
     def kernels(self): return self.settings['kernel_manager']
@@ -256,12 +266,12 @@ class PageHandler(_Handler):
     async def get(self):
         if 'start' not in self.request.query_arguments: return self.words(200, self.settings['bear_title'], 'One moment, please.', '<div class="wait" role="status"></div><noscript><p>This page needs JavaScript.</p></noscript>', _START)
         try: page = await self.kernels.pool.take()
-        except (Exception, asyncio.CancelledError): log.exception('no page'); return self.full('Back soon', 'Something does not work here at the moment. This page tries again by itself.')
-        if page is None: return self.full('Please wait a moment', 'All places are taken at the moment. This page tries again by itself, every few seconds.')
+        except (Exception, asyncio.CancelledError): log.exception('no page'); return self._full('Back soon', 'Something does not work here at the moment. This page tries again by itself.')
+        if page is None: return self._full('Please wait a moment', 'All places are taken at the moment. This page tries again by itself, every few seconds.')
         self.set_header('Cache-Control', 'no-store')
         self.finish(page.html)
 
-    def full(self, title, text):
+    def _full(self, title, text):
         self.set_header('Retry-After', '10')
         self.words(503, title, text, '<div class="wait" role="status"></div>', _AGAIN)
 
