@@ -330,7 +330,7 @@ def _check_engines(names):
         if o not in known: raise DataError(f'there is no image engine {o!r}: choose from {", ".join(known)}')
     return list(names or known)
 
-# %% ../nbs/02_fetch.ipynb #31d62610
+# %% ../nbs/02_fetch.ipynb #65a90afa
 class SearchError(DataError):
     "A search that gave up; `hits` has what it found before"
     def __init__(self,
@@ -349,7 +349,9 @@ class Patience:
         "Start with all of it"
         self.seconds, self.left = seconds, float(seconds)
 
-    def spend(self, seconds:float)->bool:
+    def spend(self,
+        seconds:float, # What a wait or a failed answer took
+    )->bool:           # False where there is nothing left
         "Take `seconds` away; False if that was more than there was"
         self.left -= seconds
         return self.left >= 0
@@ -368,7 +370,7 @@ class _Engine:
         self.fails, self.error = self.fails+1, f'{self.name}, page {self.page}: {error}'
         self.ready = time.monotonic() + min(30, 2**(self.fails-1)) * random.uniform(.5, 1.)
 
-# %% ../nbs/02_fetch.ipynb #66c33cec
+# %% ../nbs/02_fetch.ipynb #acaca2c5
 _WAYS_ON = ("Ways on: wait some minutes and run the same call again, which goes on from here; another engine (engines=['bing']); "
             "addresses of your own (urls='list.csv'); your photos (from_='folder or zip'); or practice_dataset(), which needs no network")
 
@@ -383,7 +385,7 @@ def search_images(
     patience=60.,    # Seconds of waiting before giving up, or a `Patience` that several searches share
     cache=None,      # Folder of remembered answers; None is the user's cache, False remembers nothing
     pause:float=.5,  # Seconds between two pages of an engine: politeness
-    timeout:float=10,# Seconds for one answer
+    timeout:float=10., # Seconds for one answer
     proxy=None,      # Address of a proxy for searching
     verify=True,     # False or the path of a certificate authority, where a proxy needs it
 )->list:             # Dicts with url, page, title, query and engine; fewer than `n` where there are no more

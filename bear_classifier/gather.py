@@ -140,17 +140,25 @@ def read_manifest(
     path = Path(path)
     return list({_key(o): o for o in read_lines(path/'manifest.jsonl' if path.is_dir() else path)}.values())
 
-# %% ../nbs/02_gather.ipynb #4f5aeebd
+# %% ../nbs/02_gather.ipynb #1267ff94
+def _lock(file, dest):
+    "Let one process write at a time; the system takes the lock back when it dies"
+    try: import fcntl
+    except ImportError: return  # Windows
+    try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e: file.close(); raise DataError(f'another process is gathering into {dest.name!r}: wait until it is done') from e
+
 class _Ledger:
     "The lines of a manifest, and the files that wait for their line"
     def __init__(self, dest):
         self.dest, self.lock, self.fresh, self.synced, self.room = Path(dest), threading.RLock(), [], 0., math.inf
         self.aside = self.dest/'.partial'
         self.aside.mkdir(parents=True, exist_ok=True)
+        self.file = open(self.dest/'manifest.jsonl', 'ab+')
+        _lock(self.file, self.dest)
         self.rows = {_key(o): o for o in read_manifest(self.dest)}
         for row in list(self.rows.values()): self._finish(row)
         shutil.rmtree(self.aside); self.aside.mkdir()
-        self.file = open(self.dest/'manifest.jsonl', 'ab+')
         if self.file.tell() and (self.file.seek(-1, 2), self.file.read(1))[1] != b'\n': self.file.write(b'\n')
 
     def __enter__(self): return self
@@ -163,7 +171,7 @@ class _Ledger:
         if row.get('path') and aside.is_file() and not place.exists(): self._move(aside, place)
         elif row['status'] == 'kept' and place.is_file() and place.stat().st_size != row['bytes']: del self.rows[_key(row)]
 
-# %% ../nbs/02_gather.ipynb #890dc85d
+# %% ../nbs/02_gather.ipynb #dc7f7f70
 class Manifest(_Ledger):
     "The memory of a dataset, open for writing by one process"
     def __init__(self,
@@ -173,7 +181,9 @@ class Manifest(_Ledger):
         super().__init__(dest)
         self.known = {(o['label'], o['sha256']): o for o in self.rows.values() if o['status'] == 'kept'}
 
-    def note(self, **row)->dict:
+    def note(self,
+        row:dict, # What is known, by the names in `FIELDS`
+    )->dict:      # The line as written
         "Append a line; it is with the system when this returns, and on disk within about a second"
         row = {k: '' for k in FIELDS} | dict(fetched_at=datetime.now(timezone.utc).isoformat(timespec='seconds')) | row
         with self.lock:
@@ -182,28 +192,33 @@ class Manifest(_Ledger):
             self.rows[_key(row)] = row; self.fresh.append(row)
         return row
 
-    def keep(self, content:bytes, about:dict)->dict:
-        "Put an image in its place: aside, noted, moved; None where there is no room for more"
+    def keep(self,
+        content:bytes, # The image file
+        about:dict,    # Its label, and where it came from
+    )->dict:           # Its line; None where there is no room for more
+        "Put an image in its place: aside, noted, moved"
         facts = examine(content)
         path = f"{about['label']}/{facts['sha256'][:16]}.{facts.pop('ext')}"
         with self.lock:
             known = self.known.get((about['label'], facts['sha256']))
             if known and _key(known) == _key(about | facts): return known
-            if known: return self.note(**about, **facts, path=known['path'], status='duplicate', kind='same_file', reason='the same file came from another address')
+            if known: return self.note(about | facts | dict(path=known['path'], status='duplicate', kind='same_file', reason='the same file came from another address'))
             if self.room <= 0: return None
             self._waiting(path).write_bytes(content)
-            row = self.known[about['label'], facts['sha256']] = self.note(**about, **facts, path=path, status='kept')
+            row = self.known[about['label'], facts['sha256']] = self.note(about | facts | dict(path=path, status='kept'))
             self._move(self._waiting(path), self.dest/path); self.room -= 1
         return row
 
-    def settled(self, about:dict)->bool:
+    def settled(self,
+        about:dict, # A label and an address
+    )->bool:        # True where there is a line that a new try would not change
         "Say whether an address needs no further asking: it is here, or it failed for good"
         row = self.rows.get(_key(about))
         return bool(row) and (row['status'] != 'failed' or row['kind'] not in _PASSING)
 
 _PASSING = {'timeout', 'connect', 'broken', 'name', 'busy'}
 
-# %% ../nbs/02_gather.ipynb #e4629758
+# %% ../nbs/02_gather.ipynb #4858a023
 def _label(label):
     "Refuse a class that cannot be a folder"
     label = str(label)
@@ -216,9 +231,9 @@ def _record(manifest, about, result):
     "Keep what arrived or note why not: one line in the manifest"
     if not result.ok:
         kind = 'busy' if result.status in (429, 500, 502, 503, 504) else result.kind
-        return manifest.note(**about, status='failed', kind=kind, reason=result.reason)
+        return manifest.note(about | dict(status='failed', kind=kind, reason=result.reason))
     try: return manifest.keep(result.content, about)
-    except ImageError as e: return manifest.note(**about, status='failed', kind='not_an_image', reason=str(e), sha256=sha256_of(result.content), bytes=len(result.content))
+    except ImageError as e: return manifest.note(about | dict(status='failed', kind='not_an_image', reason=str(e), sha256=sha256_of(result.content), bytes=len(result.content)))
 
 # %% ../nbs/02_gather.ipynb #b104bbf9
 def _arriving(todo, limits, find, record, workers=2):
@@ -283,7 +298,7 @@ def _from_zip(path, max_bytes):
         outside = '..' in parts or o.filename.startswith(('/', '\\')) or stat.S_ISLNK(o.external_attr >> 16)
         yield label, o.filename, None if outside else lambda o=o: read(o)
 
-# %% ../nbs/02_gather.ipynb #da380a49
+# %% ../nbs/02_gather.ipynb #7c61585a
 def _take_in(m, name, label, read, about):
     "Keep one file of a folder or zip, or note why not"
     try:
@@ -291,7 +306,7 @@ def _take_in(m, name, label, read, about):
         content = read()
         return m.keep(content, about)
     except (ImageError, zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as e:
-        return m.note(**about, status='failed', kind='not_an_image', reason=str(e) or type(e).__name__)
+        return m.note(about | dict(status='failed', kind='not_an_image', reason=str(e) or type(e).__name__))
 
 def _sources(path, max_bytes):
     if path.is_dir(): return _from_folder(path, max_bytes)
@@ -348,7 +363,7 @@ def look_alike(
     if min(a.std(), b.std()) < 1: return apart < 4  # nothing but one colour
     return apart <= 30 and float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) >= .9
 
-# %% ../nbs/02_gather.ipynb #220439b3
+# %% ../nbs/02_gather.ipynb #6894dacc
 def _copies(root, rows, max_distance):
     "Row's key → the rows that look like it"
     twins = defaultdict(list)
@@ -361,14 +376,14 @@ def _drop(m, row, twin):
     "Put a copy away, and note it"
     path = f".trash/{row['path']}"
     m._move(m.dest/row['path'], m.dest/path)
-    m.note(**row | dict(path=path, status='duplicate', kind='looks_alike', group=twin['sha256'][:16], reason=f"it looks like {twin['path']}, which is the better copy"))
+    m.note(row | dict(path=path, status='duplicate', kind='looks_alike', group=twin['sha256'][:16], reason=f"it looks like {twin['path']}, which is the better copy"))
 
 def _flag(m, row, others):
     "Note which other classes have the same picture"
     labels = ', '.join(sorted({o['label'] for o in others}))
     group = max([row, *others], key=_quality)['sha256'][:16] if others else row['group']
     why = f'it looks like an image under {labels}: one of the labels is wrong' if labels else ''
-    if (row['group'], row['reason']) != (group, why): m.note(**row | dict(group=group, kind='two_labels' if labels else '', reason=why))
+    if (row['group'], row['reason']) != (group, why): m.note(row | dict(group=group, kind='two_labels' if labels else '', reason=why))
 
 def _quality(row): return row['width'] * row['height'], row['bytes'], row['sha256']
 
@@ -389,7 +404,7 @@ def deduplicate(
         for row in kept.values(): _flag(m, row, [o for o in twins[_key(row)] if _key(o) in kept and o['label'] != row['label']])
     return m.fresh[start:]
 
-# %% ../nbs/02_gather.ipynb #ba3d197a
+# %% ../nbs/02_gather.ipynb #d288c2dc
 def version_of(
     pairs, # (label, sha256) of each image
 )->str:    # 12 hexadecimal digits
@@ -405,7 +420,9 @@ class DatasetVersion:
     def name(self): "12 hexadecimal digits"; return version_of(self.pairs)
 
     @classmethod
-    def of(cls, path)->'DatasetVersion':
+    def of(cls,
+        path, # A dataset; one that does not exist is empty
+    )->'DatasetVersion': # What is in it
         "Look at the images that are in the class folders now"
         root = Path(path).resolve()
         noted = {o['path']: o for o in read_manifest(root) if o['status'] == 'kept'} if root.is_dir() else {}
@@ -414,8 +431,10 @@ class DatasetVersion:
             return row['sha256'] if row and row['bytes'] == p.stat().st_size else sha256_of(p)
         return cls(tuple(sorted((p.relative_to(root).parts[0], sha(p)) for p in (image_files(root) if root.is_dir() else []) if p.parent != root)))
 
-    def compare(self, older:'DatasetVersion')->dict:
-        "Say what was added, removed and relabelled since `older`: lists of (label, sha256), and of (old, new, sha256)"
+    def compare(self,
+        older:'DatasetVersion', # What was there before
+    )->dict:                    # added and removed: lists of (label, sha256); relabelled: of (old, new, sha256)
+        "Say what was added, removed and relabelled since `older`"
         new, old = set(self.pairs) - set(older.pairs), set(older.pairs) - set(self.pairs)
         moved = {s for _,s in new} & {s for _,s in old}
         was, now = {s: k for k,s in sorted(old)}, {s: k for k,s in sorted(new)}
@@ -462,7 +481,7 @@ class _Counted:
         "Reason in a few words → how many"
         return dict(Counter(_KINDS.get(o['kind'], o['kind']) for o in self.last() if o['status'] == 'failed').most_common())
 
-# %% ../nbs/02_gather.ipynb #8c5f85fb
+# %% ../nbs/02_gather.ipynb #65068527
 class GatherReport(_Counted):
     "What a gathering did, in words and pictures"
     def summary(self)->str:
@@ -484,7 +503,12 @@ class GatherReport(_Counted):
         why = ''.join(f'<li>{n} × {html.escape(o)}</li>' for o,n in self.failures().items()) + ''.join(f'<li>{html.escape(o)}</li>' for o in self.trouble)
         return f'<div><table>{table}</table><ul>{why}</ul><p>{html.escape(self.summary())}</p></div>'
 
-    def contact_sheet(self, label:str, n:int=24, cols:int=8, thumb:int=96)->Image.Image:
+    def contact_sheet(self,
+        label:str,     # A class
+        n:int=24,      # Images at most
+        cols:int=8,    # In a row
+        thumb:int=96,  # Side of each, in pixels
+    )->Image.Image:    # One picture
         "Lay out the first `n` images of a class"
         from bear_classifier.practice import contact_sheet
         return contact_sheet([open_image(p, thumb) for p in image_files(self.dest/_label(label))[:n]], cols, thumb)
@@ -525,11 +549,11 @@ def data_card(
         '## Known gaps', *([f'- nothing was found for "{o}"' for o in sorted(set(nothing))] or ['- no query came back empty']),
         '- what search engines show first is not what a camera in the field sees: few images at night, in rain, or partly hidden', ''])
 
-# %% ../nbs/02_gather.ipynb #8e5ef4ee
-def _ask_for(label, need, templates, ask, patience):
+# %% ../nbs/02_gather.ipynb #5df95307
+def _ask_for(label, need, templates, ask, patience, progress):
     "Search for one class in all its ways, for more than is needed, as some fail: (hits, one line for each search)"
     asked, found, log = queries(label, templates), [], []
-    for q in asked:
+    for q in _need('tqdm').tqdm(asked, desc=f'searching {label}', unit='query', disable=not progress):
         error = ''
         try: hits = ask(q, math.ceil(1.4 * need / len(asked)), patience=patience)
         except SearchError as e: hits, error = e.hits, str(e)
@@ -539,13 +563,13 @@ def _ask_for(label, need, templates, ask, patience):
 
 def _present(dest, label): return len(image_files(dest/label)) if (dest/label).is_dir() else 0
 
-def _gather_class(m, label, n, fetch, ask, templates, patience, max_distance, rounds=3):
+def _gather_class(m, label, n, fetch, ask, templates, patience, max_distance, progress, rounds=3):
     "Search, download and sort out one class, until there are `n` or no more are found"
     searches, seen = [], {}
     for k in range(rounds):
         need = n - _present(m.dest, label)
         if need <= 0: break
-        hits, log = _ask_for(label, n * (k+1), templates, ask, patience)
+        hits, log = _ask_for(label, n * (k+1), templates, ask, patience, progress)
         for o in log: append_line(m.dest/'searches.jsonl', o | dict(when=datetime.now(timezone.utc).isoformat(timespec='seconds')))
         searches += log
         if len(hits) <= len(seen): break
@@ -569,7 +593,7 @@ def _listed_urls(urls, classes):
     if any(not o['label'] for o in rows): raise DataError('addresses without a class: give dicts with url and label, or a single class')
     return rows
 
-# %% ../nbs/02_gather.ipynb #88287e5f
+# %% ../nbs/02_gather.ipynb #c70a5891
 def gather(
     dest,                    # The dataset: a folder, made or added to
     classes=None,            # What to look for; None is the three bears for a search, and all there are for `urls` and `from_`
@@ -602,7 +626,7 @@ def gather(
         elif urls: fetch(_listed_urls(urls, classes), m)
         else:
             patience = Patience(patience)
-            for k in classes: found[k], log = _gather_class(m, k, n, fetch, ask, query_templates, patience, max_distance); searches += log
+            for k in classes: found[k], log = _gather_class(m, k, n, fetch, ask, query_templates, patience, max_distance, progress); searches += log
         deduplicate(m, max_distance)
         rows = list(m.fresh)
     write_atomic(dest/'README.md', data_card(dest))

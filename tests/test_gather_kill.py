@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 pytest.importorskip('httpx'); pytest.importorskip('imagehash')
-from bear_classifier.core import image_files, sha256_of
-from bear_classifier.gather import DatasetVersion, read_manifest
+from bear_classifier.core import DataError, image_files, sha256_of
+from bear_classifier.gather import DatasetVersion, Manifest, read_manifest
 from webdouble import Web
 
 N, KILLS = (300, 20) if os.environ.get('BEAR_LONG') else (90, 5)
@@ -65,8 +65,8 @@ def test_killed_at_random_moments(tmp_path):
     print(f'{KILLS} kills, kept after each: {progress}; asked {sum(asked.values())} times for {N} images')
 
 FAULTS = dict(
-    before_the_note='Ledger = gather_module.Manifest; old = Ledger.note\ndef note(self, **row):\n    if len(self.fresh) == 3: os.kill(os.getpid(), 9)\n    return old(self, **row)\nLedger.note = note',
-    half_a_line='Ledger = gather_module.Manifest; old = Ledger.note\ndef note(self, **row):\n    if len(self.fresh) == 3: self.file.write(b\'{"url": "http://x\'); self.file.flush(); os.kill(os.getpid(), 9)\n    return old(self, **row)\nLedger.note = note',
+    before_the_note='Ledger = gather_module.Manifest; old = Ledger.note\ndef note(self, row):\n    if len(self.fresh) == 3: os.kill(os.getpid(), 9)\n    return old(self, row)\nLedger.note = note',
+    half_a_line='Ledger = gather_module.Manifest; old = Ledger.note\ndef note(self, row):\n    if len(self.fresh) == 3: self.file.write(b\'{"url": "http://x\'); self.file.flush(); os.kill(os.getpid(), 9)\n    return old(self, row)\nLedger.note = note',
     before_the_move='old = gather_module.Manifest._move\ndef move(self, *a):\n    if len(self.fresh) == 3: os.kill(os.getpid(), 9)\n    return old(self, *a)\ngather_module.Manifest._move = move')
 
 @posix
@@ -84,3 +84,23 @@ def test_killed_at_the_worst_moment(fault, tmp_path):
     rows = [o for o in read_manifest(dest) if o['status'] == 'kept']
     assert len(rows) == 6 and all(sha256_of(dest/o['path']) == o['sha256'] for o in rows)
     assert len(DatasetVersion.of(dest).pairs) == 6
+
+@posix
+def test_interrupted_by_a_person(tmp_path):
+    "Ctrl-C ends it within moments, though a host is silent, and the next run goes on"
+    dest, urls = tmp_path/'bears', tmp_path/'urls.txt'
+    with Web({f'{i}.jpg': picture(i) for i in range(30)}, latency=(.02, .05)) as web:
+        urls.write_text(''.join(f'{web.url(o)} bear\n' for o in ('silent', *web.files)))
+        p = start(dest, urls)
+        wait_for_lines(p, dest, 8)
+        p.send_signal(signal.SIGINT)
+        assert p.wait(60) != 0
+        kept = len([o for o in read_manifest(dest) if o['status'] == 'kept'])
+        urls.write_text(''.join(f'{web.url(o)} bear\n' for o in web.files))
+        assert kept >= 8 and 'done' in start(dest, urls).communicate(timeout=60)[0]
+    assert len(DatasetVersion.of(dest).pairs) == 30
+
+@posix
+def test_one_writer_at_a_time(tmp_path):
+    with Manifest(tmp_path/'set'), pytest.raises(DataError, match='another process'): Manifest(tmp_path/'set')
+    with Manifest(tmp_path/'set') as m: m.keep(picture(1), dict(label='bear', url='http://a.example/1'))
