@@ -6,15 +6,16 @@
 __all__ = ['OPSET', 'FORMAT', 'Graph', 'graph_bytes', 'onnx_session', 'run_graph', 'check_parity', 'quantize_graph',
            'compare_graphs', 'make_card', 'model_card', 'export_bundle']
 
-# %% ../nbs/07_export.ipynb #7f8b0341
-import base64, json, os, platform, shutil, tempfile, time, warnings
+# %% ../nbs/07_export.ipynb #0f48231c
+import base64, copy, io, json, os, platform, shutil, tempfile, time, warnings
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
-from .core import BundleError, DataError, display_name, load_square, sha256_of, softmax, unit_rows, wilson, write_atomic
-from .evaluate import evaluate_learner, fit_settings, held_out
+from .core import BundleError, DataError, display_name, domain_score, load_square, sha256_of, softmax, unit_rows, wilson, write_atomic
+from .calibrate import fit_settings, held_out
+from .evaluate import evaluate_learner
 
 # %% ../nbs/07_export.ipynb #635cdaf2
 class Graph(nn.Module):
@@ -25,7 +26,7 @@ class Graph(nn.Module):
         super().__init__(); self.model = model
     def forward(self, image): return self.model.outputs(image.permute(0, 3, 1, 2).float() / 255)
 
-# %% ../nbs/07_export.ipynb #376c0fe1
+# %% ../nbs/07_export.ipynb #7c397c02
 OPSET = 17  # read by every runtime since 2022
 _OUTPUTS = ['logits', 'features', 'cam']
 
@@ -34,7 +35,6 @@ def graph_bytes(
     size:int,        # Side of the square, in pixels
 )->bytes:            # An ONNX model in one piece
     "Write a network as an ONNX graph"
-    import copy, io
     graph, out = Graph(copy.deepcopy(model).cpu().float().eval()), io.BytesIO()
     names = ['image', *_OUTPUTS]
     with warnings.catch_warnings(), torch.no_grad():
@@ -195,17 +195,17 @@ def _class_table(m):
 
 def _precision(r): return '–' if r['precision'] is None else f"{_pct(r['precision'])} ({_pct(r['precision_low'])} to {_pct(r['precision_high'])})"
 
-# %% ../nbs/07_export.ipynb #ec263bd1
+# %% ../nbs/07_export.ipynb #b221a479
 def _limits(card):
     m, t = card['metrics'], card['thresholds']
     n = sum(card['dataset']['counts'].values())
-    few, many = min(card['dataset']['counts'].items(), key=lambda o: o[1]), max(card['dataset']['counts'].items(), key=lambda o: o[1])
+    few, many = sorted(card['dataset']['counts'].items(), key=lambda o: o[1])[::len(card['dataset']['counts'])-1]
     yield f"It saw {n} images from one source. On images of another kind (night, film, drawings, another continent) nobody has measured it."
-    yield f"The fewest images were of {display_name(few[0])} ({few[1]}), the most of {display_name(many[0])} ({many[1]})."
+    yield f"The class with the fewest images was {display_name(few[0])} ({few[1]}), the one with the most {display_name(many[0])} ({many[1]})."
     yield f"It turns away about {t['turn_away']:.0%} of good images as unlike anything it was trained on; that is the price for noticing strangers, and it does not notice all of them."
     yield f"Below a confidence of {t['unsure_below']:.2f} it says that it is not sure. On held-out images it answered {_pct(m['coverage'])}, and {_risk(m)}"
-    yield "It sees one animal in the middle of an image at best. It counts nothing, and it does not say where."
-    yield "Do not stake safety on it: near a bear, look at the bear."
+    yield "It gives one answer for a whole image. Two kinds in one image, or none that can be seen well, are beyond it."
+    yield "Do not stake anybody's safety on it."
 
 def _risk(m):
     r = m['risk']
@@ -222,7 +222,7 @@ def model_card(
         f"- Held out ({m['accuracy']['how']}): {_between(m['accuracy'])} right.", *([f"- Test part, fixed before training: {_between(test['accuracy'])} right."] if test else []),
         f"- Calibration error {m['ece']['after']:.3f} after temperature scaling, {m['ece']['before']:.3f} before.", '', _class_table(test or m),
         '## Limits', '\n'.join(f'- {o}' for o in _limits(card)), _card_rest(card)]
-    return '\n\n'.join(parts).replace('right.\n\n-', 'right.\n-') + '\n'
+    return '\n\n'.join(parts).replace('right.\n\n-', 'right.\n-').replace('\n\n\n', '\n') + '\n'
 
 # %% ../nbs/07_export.ipynb #6f9bde82
 def _card_rest(card):
@@ -236,7 +236,7 @@ def _card_rest(card):
         f"`model.onnx` takes `image`, uint8 [N, {size}, {size}, 3], RGB from 0 to 255, and gives `logits`, `features` and `cam`. Divide the logits by {card['temperature']:.4g} before the softmax.", '',
         '```python', 'from bear_classifier import BearClassifier', "BearClassifier.load('.').predict('photo.jpg')", '```', '', f"sha256 of the graph: `{g['sha256']}`"])
 
-# %% ../nbs/07_export.ipynb #2c9352fc
+# %% ../nbs/07_export.ipynb #8f26f846
 def export_bundle(
     learn,                    # A `Learner` of ours, with `heldout`: after `probe`, for one
     dest:str|Path,            # The model's folder: versions go into it
@@ -251,8 +251,10 @@ def export_bundle(
     dest = Path(dest); dest.mkdir(parents=True, exist_ok=True)
     graph = graph_bytes(learn.model, learn.dls.bears.size)
     gap = check_parity(graph, learn.model, _samples(learn))
-    settings = fit_settings(learn, turn_away, costs, limit)
-    figures = evaluate_learner(learn, settings)
+    session = onnx_session(graph, os.cpu_count())
+    run = lambda x: run_graph(session, x)
+    settings = fit_settings(learn, turn_away, costs, limit, run)
+    figures = evaluate_learner(learn, settings, run)
     graph, variants, settings = _choose_graph(learn, graph, settings) if int8 else (graph, None, settings)
     version = version or f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{sha256_of(graph)[:6]}"
     card = make_card(learn, settings, figures, graph, name or dest.resolve().name, version) | dict(parity=gap) | (dict(variants=variants) if variants else {})
@@ -287,9 +289,8 @@ def _choose_graph(learn, graph, settings):
     found['kept'] = found['kept'] and _same_strangers(graph, small, squares, settings, found)
     return small if found['kept'] else graph, found, settings
 
-# %% ../nbs/07_export.ipynb #07d26f6f
+# %% ../nbs/07_export.ipynb #afad3afa
 def _same_strangers(a, b, squares, settings, found):
-    from bear_classifier.core import domain_score
     dom, limit = settings['domain'], settings['thresholds']['stranger_above']
     strange = [domain_score(run_graph(g, squares)[1], dom['reference'], dom['k']) > limit for g in (a, b)]
     found['domain_agreement'] = float(np.mean(strange[0] == strange[1]))
