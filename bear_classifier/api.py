@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-# %% ../nbs/10_api.ipynb #f081045a
-os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+# %% ../nbs/10_api.ipynb #1c3dc65d
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1');
 
 # %% ../nbs/10_api.ipynb #c9224ef4
 from . import __version__
