@@ -185,15 +185,19 @@ def _explain(e, url):
     if isinstance(e, (httpcore.NetworkError, httpcore.RemoteProtocolError)): return FetchError('broken', f'{host} broke off: {str(e) or "connection lost"}', again=True)
     return FetchError('broken', f'{host} could not be asked: {str(e) or type(e).__name__}')
 
-# %% ../nbs/02_fetch.ipynb #14da17b4
+# %% ../nbs/02_fetch.ipynb #e1449945
 class _Session:
     "The state that the fetches of one run share"
     def __init__(self, limits, find):
         httpcore, anyio = _need('httpcore'), _need('anyio')
         self.limits, self.slots = limits, anyio.Semaphore(limits.connections)
         self.hosts = defaultdict(lambda: anyio.Semaphore(limits.per_host))
-        self.pool = httpcore.AsyncConnectionPool(ssl_context=_need('httpx').create_ssl_context(), max_connections=limits.connections + 8,
-            max_keepalive_connections=limits.connections, keepalive_expiry=5., network_backend=_Pinned(find, limits.allow_private))
+        how = dict(ssl_context=_need('httpx').create_ssl_context(), max_connections=limits.per_host, keepalive_expiry=5., network_backend=_Pinned(find, limits.allow_private))
+        self.pools = defaultdict(lambda: httpcore.AsyncConnectionPool(**how))  # one a host: a pool looks through all of its connections for each request
+
+    async def __aenter__(self): return self
+    async def __aexit__(self, *_):
+        for o in self.pools.values(): await o.aclose()
 
     async def step(self, url, left):
         "Ask once, within `left` seconds; queueing for a place does not count"
@@ -201,7 +205,7 @@ class _Session:
         async with self.hosts[url.netloc], self.slots:
             start = time.monotonic()
             try:
-                with anyio.fail_after(max(left, .01)): answer = await _ask(self.pool, url, self.limits)
+                with anyio.fail_after(max(left, .01)): answer = await _ask(self.pools[url.netloc], url, self.limits)
             except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, TimeoutError, OSError) as e:
                 raise _explain(e, url) from e
             return answer, time.monotonic() - start
@@ -239,14 +243,14 @@ async def _fetch(session, result):
     result.seconds = time.monotonic() - start
     return result
 
-# %% ../nbs/02_fetch.ipynb #bbff427b
+# %% ../nbs/02_fetch.ipynb #e513f570
 async def _fetch_all(urls, limits, find, send):
     anyio = _need('anyio')
     async with send:
         session, window = _Session(limits, find), anyio.Semaphore(16 * limits.connections)
         async def one(i, url):
             await send.send(await _fetch(session, Fetched(str(url), index=i))); window.release()
-        async with session.pool, anyio.create_task_group() as tasks:
+        async with session, anyio.create_task_group() as tasks:
             for i,url in enumerate(urls):
                 await window.acquire()
                 tasks.start_soon(one, i, url)
