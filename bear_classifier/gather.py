@@ -481,7 +481,7 @@ class _Counted:
         "Reason in a few words → how many"
         return dict(Counter(_KINDS.get(o['kind'], o['kind']) for o in self.last() if o['status'] == 'failed').most_common())
 
-# %% ../nbs/02_gather.ipynb #65068527
+# %% ../nbs/02_gather.ipynb #44147a1b
 class GatherReport(_Counted):
     "What a gathering did, in words and pictures"
     def summary(self)->str:
@@ -518,7 +518,8 @@ class GatherReport(_Counted):
         plt = _need('matplotlib.pyplot')
         fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout='constrained')
         rows = [o for o in read_manifest(self.dest) if o['status'] == 'kept']
-        for k in sorted({o['label'] for o in rows}): left.hist([min(o['width'], o['height']) for o in rows if o['label'] == k], bins=20, alpha=.6, label=k)
+        labels = sorted({o['label'] for o in rows})
+        left.hist([[min(o['width'], o['height']) for o in rows if o['label'] == k] for k in labels], bins=20, stacked=True, label=labels)
         left.set(xlabel='shorter side, pixels', ylabel='images'); left.legend()
         hosts = Counter(o['page'].split('/')[2] if '://' in o['page'] else o['page'].split('/')[0] for o in rows).most_common(8)[::-1]
         right.barh([o[:30] for o,_ in hosts], [n for _,n in hosts], color='#9a6a3a'); right.set(xlabel='images', title='where they came from')
