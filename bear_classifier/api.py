@@ -20,7 +20,7 @@ from . import __version__
 from .core import BundleError, DataError, ImageError, Prediction
 from .infer import BearClassifier, bundle_dir
 
-# %% ../nbs/10_api.ipynb #b164c1be
+# %% ../nbs/10_api.ipynb #1854ccef
 try:
     import anyio, uvicorn
     from fastapi import Depends, FastAPI, Query, Request
@@ -29,7 +29,7 @@ try:
     from fastapi.security import HTTPBearer
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
     from prometheus_client.exposition import CONTENT_TYPE_LATEST
-    from pydantic import BaseModel, ConfigDict, Field, ValidationError
+    from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
     from starlette.exceptions import HTTPException
@@ -477,7 +477,7 @@ class _Call:
         await self._drain()
         await self._send({'type': 'http.response.body', 'body': b''})
 
-# %% ../nbs/10_api.ipynb #7e8d8a7d
+# %% ../nbs/10_api.ipynb #6a82a865
 def _begin(self, message):
     self.status = message['status']
     closing = [(b'connection', b'close')] if self.unread else []
@@ -492,13 +492,14 @@ async def _drain(self):
 _Call._begin, _Call._drain = _begin, _drain
 
 class _Edge:
-    "The outermost layer: headers, numbers, and no traceback"
-    def __init__(self, app, meters): self.app, self.meters = app, meters
+    "The outermost layer: headers, numbers, no traceback, and a short way to the busiest address"
+    def __init__(self, app, meters, direct): self.app, self.meters, self.direct = app, meters, direct
 
     async def __call__(self, scope, receive, send):
         if scope['type'] != 'http': return await self.app(scope, receive, send)
         call, start = _Call(scope, receive, send), time.perf_counter()
-        try: await self.app(scope, call.receive, call.send)
+        way = self.direct if (scope['path'], scope['method']) == ('/v1/predict', 'POST') else self.app
+        try: await way(scope, call.receive, call.send)
         except Exception:
             log.exception('a request failed')
             if not call.status: await Problem(500, _SURPRISE).response()(scope, call.receive, call.send)
@@ -522,16 +523,22 @@ def _add_problems(app):
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _parameter_problem)
 
-# %% ../nbs/10_api.ipynb #2044ac1b
+# %% ../nbs/10_api.ipynb #39bd42a8
 def _key_check(api_key):
-    "What lets a request through: nothing needed, or the key"
-    if api_key is None: return []
-    if not api_key: raise DataError('the API key is empty: give a long random one, or none')
-    scheme, wanted = HTTPBearer(auto_error=False, description='The key that the operator gave you'), api_key.encode()
-    async def check(given=Depends(scheme)):
-        if given is None or not hmac.compare_digest(given.credentials.encode('latin1'), wanted):
+    "What looks at a request's Authorization header: raises `Problem` where the key is wrong"
+    if api_key == '': raise DataError('the API key is empty: give a long random one, or none')
+    wanted = api_key and f'bearer {api_key}'.encode()
+    def check(given):
+        scheme, _, key = (given or '').encode('latin1').partition(b' ')
+        if wanted and not hmac.compare_digest(scheme.lower() + b' ' + key.strip(), wanted):
             raise Problem(401, 'A key is needed: send it as "Authorization: Bearer KEY"', {'WWW-Authenticate': 'Bearer'})
-    return [Depends(check)]
+    return check
+
+def _as_dependency(check):
+    "The same for the framework, which writes it into the schema"
+    scheme = HTTPBearer(auto_error=False, description='The key that the operator gave you')
+    async def guard(request:Request, _=Depends(scheme)): check(request.headers.get('authorization'))
+    return [Depends(guard)]
 
 # %% ../nbs/10_api.ipynb #41fc5df7
 def _request_body(allow_urls):
@@ -559,19 +566,37 @@ def _schema(app):
         return app.openapi_schema
     app.openapi = openapi
 
-# %% ../nbs/10_api.ipynb #c3cb05c2
+# %% ../nbs/10_api.ipynb #8896a9d9
+async def _reply(service, limits, request, with_map):
+    "Answer a request that carries pictures"
+    with _Visit(service) as visit:
+        sink = _sink(request.headers.get('content-type'), service.bounds, limits)
+        sent = await _read(request, sink, visit)
+        if isinstance(sink, _Json): names, (clf, found) = sent, await _answer_urls(service, sent, limits, visit)
+        else: names, (clf, found) = [o for o,_ in sent], await _answered(service, [o for _,o in sent])
+    for p in found: service.meters.images.labels(p.verdict or 'error').inc()
+    return Response(_compose(clf, names, found, with_map).model_dump_json(), media_type='application/json')
+
+def _flag(request):
+    if 'map' not in request.query_params: return False
+    try: return TypeAdapter(bool).validate_python(request.query_params['map'])
+    except ValidationError as e: raise Problem(422, f"The parameter 'map' does not fit: {e.errors()[0]['msg']}") from e
+
+def _direct(service, limits, check):
+    async def predict(scope, receive, send):
+        request = Request(scope, receive)
+        try: check(request.headers.get('authorization')); answer = await _reply(service, limits, request, _flag(request))
+        except Problem as e: answer = e.response()
+        await answer(scope, receive, send)
+    return predict
+
+# %% ../nbs/10_api.ipynb #fc5db363
 def _add_predict(app, service, limits, key):
     refusals = _problems(400, 408, 413, 415, 422, 500, 503, *([401] if key else []))
     @app.post('/v1/predict', response_model=Answers, responses=refusals, openapi_extra=_request_body(limits), dependencies=key, operation_id='predict', summary='Name what is in pictures')
     async def predict(request:Request, map:bool=Query(False, description='Send along where the model looked')):
         "Send one or more pictures, in a form or one as the body; an answer comes for each, in their order."
-        with _Visit(service) as visit:
-            sink = _sink(request.headers.get('content-type'), service.bounds, limits)
-            sent = await _read(request, sink, visit)
-            if isinstance(sink, _Json): names, (clf, found) = sent, await _answer_urls(service, sent, limits, visit)
-            else: names, (clf, found) = [o for o,_ in sent], await _answered(service, [o for _,o in sent])
-        for p in found: service.meters.images.labels(p.verdict or 'error').inc()
-        return Response(_compose(clf, names, found, map).model_dump_json(), media_type='application/json')
+        return await _reply(service, limits, request, map)
 
 # %% ../nbs/10_api.ipynb #84343971
 def _add_facts(app, service, key):
@@ -604,7 +629,7 @@ def _lifespan(service, every):
         await asyncio.to_thread(service.crew.stop)
     return lifespan
 
-# %% ../nbs/10_api.ipynb #d6452238
+# %% ../nbs/10_api.ipynb #c09142f2
 def create_app(
     model=None,                # A bundle, a model's folder (renewed when its `current` changes), a classifier; None is the practice model
     *,
@@ -621,12 +646,13 @@ def create_app(
 )->FastAPI:                    # An ASGI app
     "Build the API"
     bounds = Bounds(max_bytes, max_files, memory, concurrency or _processors(), queue, timeout=timeout)
-    limits, key, service = _web_limits(allow_urls, bounds), _key_check(api_key), _Service(model, bounds)
+    limits, check, service = _web_limits(allow_urls, bounds), _key_check(api_key), _Service(model, bounds)
+    key = _as_dependency(check) if api_key else []
     app = FastAPI(title='bear_classifier', version=__version__, description='Which class does a picture show, or is it none of them?',
                   docs_url=None, redoc_url=None, lifespan=_lifespan(service, reload_every))
     app.state.service = service
     _add_predict(app, service, limits, key); _add_facts(app, service, key); _add_problems(app); _schema(app)
-    app.add_middleware(_Edge, meters=service.meters)
+    app.add_middleware(_Edge, meters=service.meters, direct=_direct(service, limits, check))
     if origins: app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=['GET', 'POST'], allow_headers=['*'], expose_headers=['Retry-After'])
     return app
 

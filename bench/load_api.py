@@ -9,7 +9,7 @@ All have the same machine, one after the other in slices, so that other work dis
 with everything: HTTP, its queue, and the clients' own work, which on a real day is somebody else's. `processor_ms` is what a picture
 costs the process that answers, whatever else the machine does.
 """
-import argparse, asyncio, io, itertools, json, os, pickle, platform, statistics, subprocess, sys, time, urllib.request
+import argparse, asyncio, contextlib, io, itertools, json, os, pickle, platform, statistics, subprocess, sys, time, urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,6 +76,8 @@ def bare(model, bodies, seconds):
 
 def worker():
     "A process that waits for tasks on its input, so that its imports cost no time that is measured"
+    with contextlib.suppress(ImportError):
+        import uvloop; asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     tasks = dict(crowd=lambda *a: asyncio.run(crowd(*a)), bare=bare)
     while True:
         try: name, args = pickle.load(sys.stdin.buffer)

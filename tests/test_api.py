@@ -504,3 +504,20 @@ def test_schemathesis_finds_nothing(practice, bear, tmp_path):
                 except Exception as e:
                     if 'Unsatisfiable' not in type(e).__name__: raise  # nothing wrong can be sent to an address that takes nothing
     assert {('/v1/predict', 200), ('/v1/predict', 422), ('/v1/model', 200), ('/healthz', 200)} <= seen
+
+
+def test_the_short_way_and_the_frameworks_way_are_one(practice, bear):
+    "Mounted inside another app, the address is answered through the framework: the same answers, the same refusals"
+    from fastapi import FastAPI
+    inner, outer = api.create_app(practice, api_key='key'), FastAPI()
+    outer.mount('/bears', inner)
+    async def ask(app, path, **kw):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://x') as c: return await c.post(path, **kw)
+    async def both(query='', **kw): return [await ask(inner, '/v1/predict' + query, **kw), await ask(outer, '/bears/v1/predict' + query, **kw)]
+    key = {'Authorization': 'Bearer key'}
+    try:
+        for query, kw in (('', dict(content=bear, headers=key | {'Content-Type': 'image/jpeg'})), ('?map=1', dict(files={'files': ('a.jpg', bear)}, headers=key)), ('?map=perhaps', dict(files={'files': bear}, headers=key)),
+                          ('', dict(files={'files': bear})), ('', dict(files={'files': bear}, headers={'Authorization': 'Bearer keys'})), ('', dict(content=b'x', headers=key)), ('', dict(files={'files': b''}, headers=key))):
+            a, b = asyncio.run(both(query, **kw))
+            assert (a.status_code, a.json(), a.headers['content-type']) == (b.status_code, b.json(), b.headers['content-type'])
+    finally: inner.state.service.crew.stop()
