@@ -6,8 +6,8 @@
 __all__ = ['log', 'LIMIT', 'STATIC', 'look', 'small_app', 'detail', 'about', 'draw_samples', 'samples', 'Feedback',
            'export_feedback', 'as_message', 'Dashboard', 'page_facts', 'load_classifier', 'feedback_store', 'dashboard']
 
-# %% ../nbs/09_app.ipynb #48fc8219
-import base64, json, logging, os, re, sqlite3, time
+# %% ../nbs/09_app.ipynb #905ebac9
+import base64, io, json, logging, os, re, sqlite3, time
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
@@ -32,14 +32,14 @@ def look(
     except ImageError as e: return Prediction(error=str(e))
     except Exception: log.exception('predicting failed'); return Prediction(error=_SURPRISE)
 
-# %% ../nbs/09_app.ipynb #010f9ed0
+# %% ../nbs/09_app.ipynb #18bebd21
 def _shown(name, data, p):
     picture = f'<img alt="" style="max-height:180px" src="data:;base64,{base64.b64encode(data).decode()}">' if p.ok else ''
     return widgets.VBox([widgets.Label(name), widgets.HTML(picture), widgets.HTML(p._repr_html_())])
 
 def small_app(
     clf:BearClassifier, # What answers
-)->widgets.VBox:        # The page        # An upload button with its answers below
+)->widgets.VBox:        # An upload button with its answers below
     "Build the chapter's app from plain ipywidgets"
     upload = widgets.FileUpload(accept='image/*', multiple=True, description='Choose')
     out = widgets.VBox()
@@ -85,10 +85,10 @@ def about(
             ('How good', _how_good(card)), ('What it cannot do', _limits(card)), ('Your pictures', privacy)]
     return [list(o) for o in rows if o[1]]
 
-# %% ../nbs/09_app.ipynb #6da7d259
+# %% ../nbs/09_app.ipynb #01a0f4b3
 STATIC = files('bear_classifier')/'static'
-_SAMPLES = dict(black=('a black bear', 2, dict(pose='sit', background='forest')), grizzly=('a grizzly', 4, dict(pose='walk', background='meadow')),
-                teddy=('a teddy bear', 0, dict(pose='sit', background='room')), cat=('something else', 5, dict(background='meadow')))
+_SAMPLES = dict(black=('a black bear', 4, dict(pose='sit', background='forest')), grizzly=('a grizzly', 9, dict(pose='walk', background='meadow')),
+                teddy=('a teddy bear', 1, dict(pose='sit', background='room')), cat=('something else', 9, dict(background='meadow')))
 
 def draw_samples(
     dest:str|Path, # Folder for `sample-….jpg`; those of the page lie in `bear_classifier/static`
@@ -160,15 +160,17 @@ def _forget(self,
 
 Feedback._run, Feedback.add, Feedback.rows, Feedback.forget = _run, _add, _rows, _forget
 
-# %% ../nbs/09_app.ipynb #6f53e630
+# %% ../nbs/09_app.ipynb #4da5310d
 _ENDINGS = {'JPEG': 'jpg', 'PNG': 'png', 'GIF': 'gif', 'WEBP': 'webp', 'BMP': 'bmp', 'AVIF': 'avif'}
 
 def _export_one(o, dest):
     path = dest/o['correction']/f"{o['sha256'][:16]}.{_ENDINGS.get(sniff(o['image'][:512]), 'jpg')}"
     if path.exists(): return 0
+    from PIL import Image
+    with Image.open(io.BytesIO(o['image'])) as im: width, height = im.size
     path.parent.mkdir(parents=True, exist_ok=True); path.write_bytes(o['image'])
-    append_line(dest/'manifest.jsonl', dict(path=str(path.relative_to(dest)), sha256=o['sha256'], label=o['correction'], status='kept', bytes=len(o['image']),
-        reason=f"a visitor's answer; {o['model']} had said {o['verdict']}", fetched_at=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(o['time']))))
+    append_line(dest/'manifest.jsonl', dict(path=path.relative_to(dest).as_posix(), sha256=o['sha256'], label=o['correction'], status='kept', bytes=len(o['image']),
+        width=width, height=height, reason=f"a visitor's answer; {o['model']} had said {o['verdict']}", fetched_at=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(o['time']))))
     return 1
 
 def export_feedback(

@@ -7,8 +7,8 @@ __all__ = ['log', 'default_cap', 'Limits', 'Page', 'Visit', 'Pool', 'ThisPython'
            'PageHandler', 'Health', 'Alive', 'NoScript', 'OneKernel', 'Channels', 'security_headers', 'BearVoila',
            'app_notebook', 'serve_app']
 
-# %% ../nbs/11_serve.ipynb #75fd94e4
-import asyncio, json, logging, os, shutil, sys, tempfile, time
+# %% ../nbs/11_serve.ipynb #f241ce4b
+import asyncio, json, logging, os, shutil, socket, sys, tempfile, time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -134,7 +134,7 @@ async def _take(self):
 
 Pool._warm, Pool._hand_out, Pool.take = _warm, _hand_out, _take
 
-# %% ../nbs/11_serve.ipynb #c55c0694
+# %% ../nbs/11_serve.ipynb #61ec2e1e
 def _met(self,
     kernel_id:str, # The kernel of the page
 ):
@@ -150,7 +150,7 @@ def _left(self,
 def _over(self, visit, idle):
     lim, now = self.limits, time.monotonic()
     if visit.left is not None: return now - visit.left > (lim.linger if visit.met else lim.grace)
-    return idle > lim.idle
+    return min(idle, now - visit.met) > lim.idle  # a warm kernel was idle for long before anybody came
 
 async def _tend(self,
     idle_of, # Function: seconds since the kernel with this id had something to do
@@ -395,7 +395,7 @@ def _environment(model, feedback, keep_images, days, folder):
     threads = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1') | dict(OMP_WAIT_POLICY='PASSIVE')
     return own | threads | dict(MALLOC_ARENA_MAX='2', MALLOC_TRIM_THRESHOLD_=str(2**17), PYTHONDONTWRITEBYTECODE='1', MPLBACKEND='agg')
 
-# %% ../nbs/11_serve.ipynb #f31ca5eb
+# %% ../nbs/11_serve.ipynb #88a0417e
 def _config(host, port, base_url, verbose):
     return Config(
         Voila=dict(ip=host, port=port, base_url=base_url, open_browser=False, port_retries=10, log_level=logging.INFO if verbose else logging.ERROR),
@@ -404,16 +404,19 @@ def _config(host, port, base_url, verbose):
             strip_sources=True, allow_template_override='NO', allow_theme_override='NO', file_allowlist=[], file_denylist=['.*'], extension_allowlist=_EXTENSIONS, resources={}),
         KernelManager=dict(autorestart=False, **({'transport': 'ipc'} if os.name == 'posix' else {})), MappingKernelManager=dict(allow_tracebacks=False), NotebookNotary=dict(db_file=':memory:', secret=os.urandom(32)))
 
+def _free_port(host):
+    with socket.socket() as s: s.bind((host, 0)); return s.getsockname()[1]
+
 def _check_model(model):
     "Fail before anything starts"
     from bear_classifier.infer import BearClassifier
     try: return BearClassifier.load(model) if model else BearClassifier.practice()
     except OSError as e: raise BundleError(f'the model {str(model)!r} cannot be read: {e}') from e
 
-# %% ../nbs/11_serve.ipynb #ef826999
+# %% ../nbs/11_serve.ipynb #07642ee6
 def serve_app(
     model:str|Path|None=None,    # Bundle or model's folder; None serves the practice model
-    port:int=8866,               # Where to listen; the next free one if it is taken
+    port:int=8866,               # Where to listen; the next free one if it is taken; 0 takes any
     host:str='127.0.0.1',        # '0.0.0.0' lets other machines in: put a web server with HTTPS before it
     base_url:str='/',            # Path below which the page lives, where a web server passes only that on
     warm:int=2,                  # Pages kept ready, each a process of about 130 MB
@@ -437,7 +440,7 @@ def serve_app(
         folder = Path(folder)
         (folder/'page').mkdir(); shutil.copy(app_notebook(), folder/'page')
         os.environ.update(_environment(model, feedback, keep_images, feedback_days, folder))
-        app = BearVoila(config=_config(host, port, base_url, verbose), connection_dir_root=str(folder))
+        app = BearVoila(config=_config(host, port or _free_port(host), base_url, verbose), connection_dir_root=str(folder))
         app.limits, app.title, app.headers, app.say = limits, title, security_headers(frames), lambda s: say(s, flush=True) if say is print else say(s)
         app.initialize([str(folder/'page'/'bear_app.ipynb')])
         app.start()
