@@ -235,7 +235,7 @@ def _record(manifest, about, result):
     try: return manifest.keep(result.content, about)
     except ImageError as e: return manifest.note(about | dict(status='failed', kind='not_an_image', reason=str(e), sha256=sha256_of(result.content), bytes=len(result.content)))
 
-# %% ../nbs/02_gather.ipynb #b104bbf9
+# %% ../nbs/02_gather.ipynb #6a0b8525
 def _arriving(todo, limits, find, record, workers=2):
     "Record what arrives in worker threads; yields each row when it is done"
     with ThreadPoolExecutor(workers) as pool:
@@ -257,6 +257,17 @@ def _bar(items, total, label, progress):
             bar.update(); bar.set_postfix(counts, refresh=False)
             yield row
 
+def _fetch_into(m, todo, label, limits, find, progress):
+    "Fetch until there is no room for more"
+    with contextlib.closing(_arriving(todo, limits, find, lambda o, result: _record(m, o, result))) as arriving:
+        for _ in _bar(arriving, len(todo), label, progress):
+            if m.room <= 0: break
+
+def _spaced(rows):
+    "Refused addresses with a + in their path: `ddgs` writes one for every space, so a space is worth a try"
+    lost = [o for o in rows if o['kind'] == 'status' and o['engine'] and '+' in o['url'].split('?')[0]]
+    return [{k: o[k] for k in ('label', 'query', 'page', 'title', 'engine')} | dict(url=o['url'].split('?')[0].replace('+', '%20') + o['url'][len(o['url'].split('?')[0]):]) for o in lost]
+
 def download(
     urls,              # Addresses, or the dicts that `search_images` gives
     dest,              # The dataset: images go to dest/<label>
@@ -271,9 +282,8 @@ def download(
         about = {_key(o): o for o in (_as_hit(o, label) for o in urls)}
         todo = [o for o in about.values() if _label(o['label']) and not m.settled(o)]
         start, m.room = len(m.fresh), n or math.inf
-        with contextlib.closing(_arriving(todo, limits, find, lambda o, result: _record(m, o, result))) as arriving:
-            for _ in _bar(arriving, len(todo), label, progress):
-                if m.room <= 0: break
+        _fetch_into(m, todo, label, limits, find, progress)
+        if again := _spaced(m.fresh[start:]): _fetch_into(m, again, label, limits, find, False)
         m.room = math.inf
     return m.fresh[start:]
 
@@ -594,7 +604,7 @@ def _listed_urls(urls, classes):
     if any(not o['label'] for o in rows): raise DataError('addresses without a class: give dicts with url and label, or a single class')
     return rows
 
-# %% ../nbs/02_gather.ipynb #c70a5891
+# %% ../nbs/02_gather.ipynb #08bce567
 def gather(
     dest,                    # The dataset: a folder, made or added to
     classes=None,            # What to look for; None is the three bears for a search, and all there are for `urls` and `from_`
@@ -632,5 +642,5 @@ def gather(
         rows = list(m.fresh)
     write_atomic(dest/'README.md', data_card(dest))
     report = GatherReport(dest, asked, found or there, rows, searches, before, DatasetVersion.of(dest), time.monotonic() - start)
-    if report.trouble and not report.after.pairs: raise SearchError(report.trouble[0])
+    if searches and not report.after.pairs and not any(found.values()): raise SearchError(report.trouble[0] if report.trouble else f'none of {len(searches)} searches found an image: {", ".join(o["query"] for o in searches[:6])}. Try other words or query_templates')
     return report

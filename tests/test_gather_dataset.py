@@ -61,6 +61,16 @@ def test_a_search_that_fails_leaves_what_there_is_and_says_so(web, tmp_path):
         with pytest.raises(SearchError, match='Ways on'): gather(tmp_path/'none', ['dog'], n=20, patience=1, **settings)
         assert [o['found'] for o in read_lines(tmp_path/'none'/'searches.jsonl')] == [0]
 
+def test_what_nobody_knows_and_spaces_in_names(web, tmp_path):
+    "An empty search is told; and a space that ddgs turned into a + is found again"
+    web.files['cat/two words.jpg'] = picture(999)
+    def find(query): return [dict(url=web.url('cat/two%20words.jpg?w=1&t=a+b'), page='https://h.example/', title='a cat')] if 'cat' in query else []
+    with Search(find, tmp_path) as service:
+        settings = dict(**service.settings, cache=False, pause=0, progress=False, limits=reach(web), engines=['duckduckgo'], query_templates='{}')
+        with pytest.raises(SearchError, match='none of 1 searches found.*snark'): gather(tmp_path/'none', ['snark'], n=5, **settings)
+        report = gather(tmp_path/'set', ['cat'], n=5, **settings)
+    assert [o['status'] for o in report.rows] == ['failed', 'kept'] and report.rows[1]['url'].endswith('/two%20words.jpg?w=1&t=a+b') and report.rows[1]['title'] == 'a cat'
+
 def test_lists_of_addresses(web, tmp_path):
     (tmp_path/'a.csv').write_text('\ufeffLabel;URL;License\ncat;' + web.url('cat/1.jpg?w=1&h=2,3') + ';CC0\n\ndog;' + web.url('dog/1.jpg') + ';\nfox;file:///etc/passwd;\n')
     rows = read_urls(tmp_path/'a.csv')
