@@ -1,0 +1,91 @@
+"The reviewer in a real browser, served by Voila: filter, decide by mouse and key, reload, undo, apply, restore"
+import pytest
+pytest.importorskip('playwright', reason='the browser tests need playwright')
+pytest.importorskip('pandas', reason='a ranking is a pandas table')
+import serving
+from reviewing import Colours, page, tree
+from bear_classifier.clean import rank_images
+from bear_classifier.journal import Journal
+from bear_classifier.practice import practice_dataset
+from bear_classifier.review import Review, Reviewer
+
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(not serving.CHROMIUM, reason='no Chromium on this machine')]
+READY = '.bear-review[data-ready=true] .card'
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory): return practice_dataset(tmp_path_factory.mktemp('review')/'bears', n_per_class=100, size=128)
+
+def visit(browser, url):
+    p = browser.new_page(viewport=dict(width=1280, height=900))
+    p.errors, p.asked = [], []
+    p.on('pageerror', lambda e: p.errors.append(str(e))); p.on('request', lambda r: p.asked.append(r.url))
+    p.goto(url); p.wait_for_selector(READY, timeout=60_000)
+    return p
+
+def said(p, words): p.wait_for_function("w => document.querySelector('.bear-review .say').textContent.includes(w)", arg=words)
+def decided(p, n): p.wait_for_function("n => document.querySelector('.bear-review .told').textContent.startsWith(n + ' of')", arg=n)
+def choose(p, key, value, n):
+    p.select_option(f'[data-filter={key}]', value)
+    p.wait_for_function("n => document.querySelector('.bear-review .where').textContent.endsWith(n)", arg=n)
+
+def test_a_whole_review(root, tmp_path):
+    before, ranking = tree(root), rank_images(root, Colours())
+    with page(tmp_path, root, ranking) as url, serving.chromium() as browser:
+        p = visit(browser, url)
+        assert p.locator('.card').count() == 24 and '300 images' in p.inner_text('.where')
+        assert p.locator('.card .guess').first.inner_text().startswith('model: ')
+        choose(p, 'label', 'teddy', '100 images')
+        assert set(p.locator('.card .label').all_inner_texts()) == {'teddy'}
+        first, second, third, fourth = (p.locator('.card').nth(i).get_attribute('data-id') for i in range(4))
+        p.locator('.card').nth(0).locator('[data-act=drop]').click(); decided(p, 1)
+        p.locator('.card').nth(1).focus()
+        p.keyboard.press('1'); decided(p, 2)          # black, the first class
+        p.keyboard.press('k'); decided(p, 3)          # the third card, for the second is done
+        p.keyboard.press('c'); p.keyboard.type('Teddy'); p.keyboard.press('Enter'); said(p, 'would be the same folder')
+        p.locator('.card').nth(3).focus(); p.keyboard.press('c'); p.keyboard.type('polar bear'); p.keyboard.press('Enter'); decided(p, 4)
+        p.keyboard.press('Enter'); p.wait_for_selector('.large .bars'); p.screenshot(path=_picture('review-large.png')); p.keyboard.press('Escape')
+        assert {k: (d.do, d.to) for k, d in Journal(root/'review.jsonl').state.items()} == {first: ('drop', ''), second: ('label', 'black'), third: ('keep', ''), fourth: ('label', 'polar bear')}
+        p.screenshot(path=_picture('review.png'))
+
+        p.reload(); p.wait_for_selector(READY, timeout=60_000); decided(p, 4)
+        choose(p, 'state', 'decided', '4 images')
+        assert set(p.locator('.card .mark').all_inner_texts()) == {'✕ dropped', '→ black', '✓ kept', '→ polar bear'}
+        p.keyboard.press('Escape'); p.locator('.card').first.focus()
+        for n in (3, 2, 1, 0): p.keyboard.press('u'); decided(p, n)
+        p.keyboard.press('u'); said(p, 'Nothing to take back')
+        for n in (1, 2, 3, 4): p.keyboard.press('r'); decided(p, n)
+
+        p.click('[data-do=plan]'); p.wait_for_selector('.sheet table')
+        assert p.locator('.sheet tbody tr').count() == 3
+        p.screenshot(path=_picture('review-plan.png'))
+        assert tree(root) == before
+        p.click('[data-do=apply]'); said(p, '3 images moved')
+        assert not (root/first).exists() and sorted(tree(root).values()) == sorted(before.values()) and len(list((root/'polar bear').iterdir())) == 1
+        choose(p, 'state', 'drop', '1 image')
+        assert p.locator('.card .label').inner_text() == 'dropped' and p.locator('.card img').get_attribute('src').startswith('data:image/jpeg')
+        p.click('[data-do=plan]'); p.click('[data-do=restore]'); said(p, '3 images brought back')
+        assert tree(root) == before
+        assert p.errors == [] and not [u for u in p.asked if not u.startswith((url, 'data:', 'blob:')) and 'fontawesome' not in u]
+
+def _picture(name): serving.PICTURES.mkdir(exist_ok=True); return serving.PICTURES/name
+
+def test_only_the_page_is_opened(root):
+    r = Review(root)
+    r.page(page=2, size=20)
+    assert len(r._thumbs) == 20 and len(r.items) == 300
+
+def test_five_thousand_images_cost_no_more_pictures(tmp_path):
+    for i in range(5000):
+        p = tmp_path/('black', 'teddy')[i % 2]/f'{i:05}.jpg'; p.parent.mkdir(exist_ok=True); p.write_bytes(b'not opened before its page')
+    w = Reviewer(tmp_path)
+    got = w.answer(dict(kind='page', page=0, size=24))
+    assert got['pages'] == 209 and len(got['cards']) == 24 and len(w.review._thumbs) == 24 and got['cards'][0]['src'] == ''
+
+def test_messages_of_any_kind_do_no_harm(root):
+    w, heard, before = Reviewer(root), [], tree(root)
+    state = dict(w.review.journal.state)
+    w.send = heard.append
+    for m in [{}, {'kind': None}, {'kind': 'page', 'size': 10**9}, {'kind': 'page', 'page': -5}, {'kind': 'page', 'page': 'x'}, {'kind': 'look', 'id': '../x'}, {'kind': 'decide'},
+              {'kind': 'decide', 'ids': [], 'do': 'drop'}, {'kind': 'decide', 'ids': ['black/none.jpg'], 'do': 'drop'}, {'kind': 'decide', 'ids': [w.review.items[0].origin], 'do': 'burn'},
+              {'kind': 'decide', 'ids': [w.review.items[0].origin], 'do': 'label', 'to': '../x'}, {'kind': 'page', 'state': 'nonsense'}]: w._hear(None, m, [])
+    assert len(heard) == 12 and all(o['kind'] in ('said', 'page') for o in heard) and tree(root) == before and Journal(root/'review.jsonl').state == state
