@@ -121,3 +121,13 @@ def test_the_kernel_stays_small():
     code = ("import sys; from bear_classifier.app import dashboard; dashboard(); bad = {'torch', 'fastai', 'pandas', 'matplotlib', 'scipy', 'sklearn', 'voila', 'jupyter_server', 'nbconvert', 'requests'};"
             "print(sorted(bad & set(sys.modules)))")
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+@pytest.mark.skipif(not os.environ.get('BEAR_PHOTOS'), reason='needs real photographs: set BEAR_PHOTOS')
+def test_real_files_of_every_kind_get_a_sentence(talk):
+    _, say = talk()
+    photos = Path(os.environ['BEAR_PHOTOS'])
+    awkward, broken = ([f for f in sorted((photos/k).rglob('*')) if f.is_file() and f.suffix != '.csv'] for k in ('awkward', 'broken'))
+    for f in awkward + broken:
+        m = say(dict(kind='image', id=1, name=f.name), memoryview(f.read_bytes()))
+        if f.stat().st_size <= app.LIMIT: assert m['ok'] == (f in awkward), (f.name, m.get('sentence'))
+        assert m['sentence']

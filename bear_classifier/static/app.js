@@ -178,12 +178,13 @@ class App {
       input.addEventListener('change', () => { this.take(input.files); input.value = ''; });
       return input;
     };
+    const touch = matchMedia('(pointer: coarse)').matches;
     const choose = pick({ multiple: true, id: 'bears-choose' }), camera = pick({ capture: 'environment' });
     this.zone = h('section', { class: 'drop', 'aria-label': 'Choose pictures' },
       h('div', { class: 'row' },
         h('button', { class: 'solid', type: 'button', onclick: () => choose.click() }, 'Choose pictures'),
-        matchMedia('(pointer: coarse)').matches ? h('button', { class: 'ghost', type: 'button', onclick: () => camera.click() }, 'Take a photo') : null),
-      h('p', { class: 'hint' }, this.facts.hint), choose, camera);
+        touch ? h('button', { class: 'ghost', type: 'button', onclick: () => camera.click() }, 'Take a photo') : null),
+      h('p', { class: 'hint' }, (touch ? '' : 'Or drop them anywhere, or paste one. ') + this.facts.hint), choose, camera);
     this.zone.addEventListener('dragenter', () => this.over(true));
     this.zone.addEventListener('dragleave', e => this.zone.contains(e.relatedTarget) || this.over(false));
     return this.zone;
