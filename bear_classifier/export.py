@@ -123,7 +123,7 @@ def _first_conv(file):
     import onnx
     return [n.name for n in onnx.load(file).graph.node if n.op_type == 'Conv'][:1]
 
-# %% ../nbs/07_export.ipynb #cea3110f
+# %% ../nbs/07_export.ipynb #dc99a04d
 def _speed(session, squares, n=9):
     "Median milliseconds an image, one at a time"
     took = []
@@ -145,7 +145,7 @@ def compare_graphs(
         k, n = int((said[-1] == targets).sum()), len(targets)
         rows[name] = dict(bytes=len(g), ms=_speed(s, squares), accuracy=k/n, low=wilson(k, n)[0], high=wilson(k, n)[1])
     rows['agreement'] = float(np.mean(said[0] == said[1]))
-    rows['kept'] = rows['agreement'] >= .99 and rows['float32']['low'] <= rows['int8']['accuracy'] <= rows['float32']['high']
+    rows['kept'] = rows['agreement'] >= .99 and rows['float32']['low'] - 1e-9 <= rows['int8']['accuracy'] <= rows['float32']['high'] + 1e-9
     return rows
 
 # %% ../nbs/07_export.ipynb #4ec0d56a
@@ -177,7 +177,7 @@ def make_card(
         dataset=_dataset_part(learn.dls.bears), metrics=figures, libraries=_versions(), arch=learn.arch, method=learn.how,
         created=datetime.now(timezone.utc).isoformat(timespec='seconds'), graph=dict(file='model.onnx', sha256=sha256_of(graph), bytes=len(graph)))
 
-# %% ../nbs/07_export.ipynb #20978ecc
+# %% ../nbs/07_export.ipynb #c1a7f688
 def _pct(o): return f'{100*o:.1f}%'
 
 def _between(a): return f"{_pct(a['value'])} (95% interval {_pct(a['low'])} to {_pct(a['high'])}, {a['n']} images)"
@@ -190,10 +190,10 @@ def _front(card):
         '    metrics:', '    - type: accuracy', f"      value: {m['accuracy']['value']:.4f}", '---'])
 
 def _class_table(m):
-    rows = [f"| {display_name(r['class'])} | {r['n']} | {_pct(r['recall'])} ({_pct(r['recall_low'])} to {_pct(r['recall_high'])}) | {_precision(r)} |" for r in m['per_class']]
+    rows = [f"| {display_name(r['class'])} | {r['n']} | {_figure(r, 'recall')} | {_figure(r, 'precision')} |" for r in m['per_class']]
     return '\n'.join(['| class | images | found (recall) | to be believed (precision) |', '|---|---|---|---|', *rows])
 
-def _precision(r): return '–' if r['precision'] is None else f"{_pct(r['precision'])} ({_pct(r['precision_low'])} to {_pct(r['precision_high'])})"
+def _figure(r, name): return '–' if r[name] is None else f"{_pct(r[name])} ({_pct(r[name+'_low'])} to {_pct(r[name+'_high'])})"
 
 # %% ../nbs/07_export.ipynb #b221a479
 def _limits(card):
