@@ -27,9 +27,9 @@ def _part(extra):
     "Say how to install what a command needs"
     return f"this command needs the {extra} part: pip install 'bear_classifier[{extra}]'"
 
-# %% ../nbs/20_cli.ipynb #6056deb0
+# %% ../nbs/20_cli.ipynb #24aa8b0c
 _EXTRAS = dict(fastai='train', torch='train', torchvision='train', matplotlib='train', sklearn='train', onnx='train',
-               ddgs='search', httpx='search', imagehash='search', fastapi='api', uvicorn='api')
+               ddgs='search', httpx='search', imagehash='search', fastapi='api', uvicorn='api', prometheus_client='api', python_multipart='api')
 
 def _spread(args, flags=('--classes', '--query-template', '--engine')):
     "Let one flag take several values: `--classes cat dog` is `--classes cat --classes dog`"
@@ -197,7 +197,7 @@ def dashboard(
     serve_app(model, port=port, host=host, base_url=base_url, warm=warm, cap=cap, idle=idle, feedback=None if no_feedback else feedback,
               keep_images=keep_images, feedback_days=feedback_days, frames=frames, verbose=verbose)
 
-# %% ../nbs/20_cli.ipynb #55722057
+# %% ../nbs/20_cli.ipynb #295093e4
 @app.command()
 def api(
     model:Annotated[Optional[Path], typer.Argument(help="A bundle, or a model's folder, renewed when its `current` changes; the practice model if left out")]=None,
@@ -211,10 +211,11 @@ def api(
     api_key:Annotated[Optional[str], typer.Option(help='Asked of everyone, except for health; better set in the environment, where nobody sees it', envvar='BEAR_API_KEY')]=None,
     allow_urls:Annotated[bool, typer.Option('--allow-urls', help='Fetch public addresses that callers name')]=False,
     origin:Annotated[Optional[list[str]], typer.Option(help='A web page elsewhere that may ask, such as https://example.org')]=None,
+    grace:Annotated[int, typer.Option(help='Seconds to finish in after SIGTERM', min=0)]=30,
     access_log:Annotated[bool, typer.Option('--access-log', help='Print a line a request')]=False):
     "Serve the HTTP API."
     from bear_classifier.api import serve_api
-    serve_api(model, host, port, access_log=access_log, max_bytes=max_mb*2**20, max_files=max_files, concurrency=concurrency, queue=queue,
+    serve_api(model, host, port, grace=grace, access_log=access_log, max_bytes=max_mb*2**20, max_files=max_files, concurrency=concurrency, queue=queue,
               timeout=timeout, api_key=api_key, allow_urls=allow_urls, origins=tuple(origin or ()))
 
 # %% ../nbs/20_cli.ipynb #7be8f05d

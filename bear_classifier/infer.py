@@ -5,6 +5,10 @@
 # %% auto #0
 __all__ = ['FORMAT', 'bundle_dir', 'Bundle', 'BearClassifier']
 
+# %% ../nbs/08_infer.ipynb #e7861e3a
+import os
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+
 # %% ../nbs/08_infer.ipynb #ff9aaa86
 import base64, html, json, math, os
 from collections import deque

@@ -137,7 +137,7 @@ def test_docments_are_complete(module):
     missing = []
     for name,f in public(module):
         if not inspect.getdoc(f) and not name.endswith('__init__'): missing.append(f'{name}: docstring')
-        docs = docments(f, full=True, returns=True)
+        docs = docments(f, full=True, returns=True, args_kwargs=True)
         params = [p for p in inspect.signature(f).parameters if p not in ('self', 'cls')]
         missing += [f'{name}({p})' for p in params if not (docs.get(p) or {}).get('docment')]
         if params and returns_something(f) and not (docs.get('return') or {}).get('docment'): missing.append(f'{name} -> ?')
