@@ -52,7 +52,7 @@ def bearnet_small()->nn.Module: # Maps of 128 features at a sixteenth of the siz
     nfs, strides = (3, 24, 32, 48, 64, 96, 128), (2, 1, 2, 1, 2, 2)
     return nn.Sequential(*(_conv(a, b, s) for a,b,s in zip(nfs, nfs[1:], strides)))
 
-# %% ../nbs/04_train.ipynb #15a989b0
+# %% ../nbs/04_train.ipynb #ed7f3717
 _ENDS = ('avgpool', 'classifier', 'fc', 'head', 'heads', 'dropout')
 
 def _before_pool(model):
@@ -69,7 +69,7 @@ def _torchvision_body(name, pretrained):
     weights = models.get_model_weights(name).DEFAULT
     kw = {'aux_logits': True, 'init_weights': False} if name in ('googlenet', 'inception_v3') and not pretrained else {}
     model = models.get_model(name, weights=weights if pretrained else None, **kw)
-    if getattr(model, 'transform_input', False): return _before_pool(model), (.5,)*3, (.5,)*3
+    if kw or getattr(model, 'transform_input', False): return _before_pool(model), (.5,)*3, (.5,)*3  # they rescale ImageNet's colours to these
     colours = weights.transforms()
     return _before_pool(model), tuple(colours.mean), tuple(colours.std)
 
@@ -111,12 +111,13 @@ def _fetch_body(name, pretrained, size):
         raise DataError(f'the weights of {name!r} could not be fetched ({type(e).__name__}: {str(e)[:200]}): connect to the network once, '
                         'set TORCH_HOME (torchvision) or HF_HOME (timm) to where they are, or train with pretrained=False') from e
 
-# %% ../nbs/04_train.ipynb #87608f81
+# %% ../nbs/04_train.ipynb #c7be9e64
 def _width(body, size, name):
     "Features that a body gives, asked of the body itself"
-    was = body.training
-    with torch.inference_mode(): maps = body.eval()(torch.zeros(1, 3, size, size))
-    body.train(was)
+    try:
+        with torch.inference_mode(): maps = body.eval()(torch.zeros(1, 3, size, size))
+    except Exception as e: raise DataError(f'{name!r} does not take squares of {size} pixels, or gives no maps before its pool ({e})') from e
+    body.train()
     if maps.ndim != 4: raise DataError(f'{name!r} gives no maps before its pool: take another body, or its namesake in timm (timm/{name})')
     return maps.shape[1]
 
@@ -251,7 +252,7 @@ def extract_features(
         _add_file(shelf, list(new), rows); known |= dict(zip(new, rows))
     return np.stack([known[s] for s in shas])
 
-# %% ../nbs/04_train.ipynb #bce16d94
+# %% ../nbs/04_train.ipynb #85cf2a37
 _CS = 10.**np.arange(0, 4.1, .5)  # weakest penalty last; features have rows of length about one
 
 def _standardise(x):
@@ -268,13 +269,19 @@ def _heads(x, y, n, cs):
     from sklearn.linear_model import LogisticRegression
     x = x.astype(np.float64)
     mean, std = _standardise(x)
-    u, s, vt = np.linalg.svd((x - mean)/std, full_matrices=False)
     m, heads = LogisticRegression(max_iter=2000, tol=1e-7, class_weight='balanced', warm_start=True), []
-    for c in cs:
-        w,b = _linear(m.set_params(C=c).fit(u*s, y), n)
-        w = w @ vt / std
-        heads.append((w, b - w @ mean))
+    with _blas().limit(limits=1, user_api='blas'):  # the matrices are small: a second thread only waits
+        u, s, vt = np.linalg.svd((x - mean)/std, full_matrices=False)
+        for c in cs:
+            w,b = _linear(m.set_params(C=c).fit(u*s, y), n)
+            w = w @ vt / std
+            heads.append((w, b - w @ mean))
     return heads
+
+@functools.cache
+def _blas():
+    from threadpoolctl import ThreadpoolController
+    return ThreadpoolController()
 
 # %% ../nbs/04_train.ipynb #3365dfca
 def _folds(y, groups, k, seed):
@@ -336,7 +343,7 @@ def _fit_views(x, y, n, c):
     "One head for all views of the images"
     return _heads(np.concatenate(x), np.tile(y, len(x)), n, [c/len(x)])[0]
 
-# %% ../nbs/04_train.ipynb #f0d84f92
+# %% ../nbs/04_train.ipynb #0f7f6b20
 def probe(
     learn:Learner,      # From `bear_learner`; its body stays as it is
     folds:int=5,        # Of the cross-validation: each head sees four fifths of the images
@@ -352,11 +359,14 @@ def probe(
     w,b = _fit_views(x[:, train], y[train], n, _CS[best])
     logits = x[0] @ w.T + b
     logits[train] = oof[best]
-    _note(learn, df, y, x[0], logits, f'train: {folds}-fold cross-validation by groups; valid: a head fitted on train')
+    how = f'train: {folds}-fold cross-validation by groups; valid: a head fitted on train'
+    _note(learn, df, y, x[0], logits, how + ('; the body was trained on train' if _trained(learn) else ''))
     if refit: w,b = _fit_views(x, y, n, _CS[best])
     _set_head(learn.model, w, b)
     learn.how, learn.penalty, learn.refitted = 'probe', 1/_CS[best], refit
     return learn
+
+def _trained(learn): return len(getattr(learn.recorder, 'values', [])) > 0
 
 def _note(learn, df, y, x, logits, how, rows=slice(None)):
     learn.heldout = HeldOut(logits[rows].astype(np.float32), x[rows], y[rows], df.path[rows].tolist(), how, df.part[rows].tolist())
@@ -405,7 +415,7 @@ def plot_learning_curve(
     ax.set_xticks(curve.per_class, curve.per_class.round().astype(int)); ax.minorticks_off()
     return ax
 
-# %% ../nbs/04_train.ipynb #212b8842
+# %% ../nbs/04_train.ipynb #a7c7381d
 class KeepStatistics(Callback):
     "Leave the statistics of batch normalisation as they are"
     def before_train(self):
@@ -420,11 +430,13 @@ class BestAndLast(Callback):
         if self.state and self.epoch < self.state['epoch']: return
         loss, best = float(self.recorder.values[-1][1]), self.state['loss'] if self.state else math.inf
         if loss < best: self.state = dict(loss=loss, best_epoch=self.epoch, best=_weights(self.model))
-        self.state |= dict(epoch=self.epoch + 1, last=_weights(self.model), opt=self.opt.state_dict())
+        self.state |= dict(epoch=self.epoch + 1, last=_weights(self.model), opt=_plain(self.opt.state_dict()))
         _save(self.file, self.state)
         if self.epoch - self.state['best_epoch'] >= self.patience: raise CancelFitException()
 
-# %% ../nbs/04_train.ipynb #14713c97
+# %% ../nbs/04_train.ipynb #07ab3f94
+def _plain(state): return dict(state=list(state['state']), hypers=[{k: getattr(v, 'item', lambda: v)() for k,v in o.items()} for o in state['hypers']])
+
 def _weights(model): return {k: v.detach().cpu().clone() for k,v in model.state_dict().items()}
 
 def _save(file, state):
@@ -466,7 +478,7 @@ def _train_on(learn, epochs, lr, keeper):
     if fp16: learn.to_fp32()
     learn.model.load_state_dict(keeper.state['best'])
 
-# %% ../nbs/04_train.ipynb #1dc671db
+# %% ../nbs/04_train.ipynb #33b6c7f5
 def fine_tune_from_probe(
     learn:Learner,                # After `probe` with `refit=False`, so that validation images are new to it
     epochs:int=4,                 # At most: it stops when validation gets no better
@@ -479,12 +491,12 @@ def fine_tune_from_probe(
     folder = Path(folder or tempfile.mkdtemp()); folder.mkdir(parents=True, exist_ok=True)
     before, (_, y, _, logits, valid) = _weights(learn.model), _valid_logits(learn)
     keeper = BestAndLast(_run_file(learn, folder, epochs, lr, patience), patience)
-    was = _score(logits[valid], y[valid])
+    was, history = _score(logits[valid], y[valid]), list(getattr(learn.recorder, 'values', []))
     _train_on(learn, epochs, lr, keeper)
     keeper.file.unlink(missing_ok=True)
-    return _choose(learn, before, was)
+    return _choose(learn, before, was, history)
 
-def _choose(learn, before, was):
+def _choose(learn, before, was, history):
     df, y, x, logits, valid = _valid_logits(learn)
     now = _score(logits[valid], y[valid])
     told = f'{now[0]} of {valid.sum()} validation images wrong after fine-tuning, {was[0]} with the probe'
@@ -492,7 +504,8 @@ def _choose(learn, before, was):
         _note(learn, df, y, x, logits, 'valid: the network after fine-tuning, which has not seen them but was chosen by them', valid)
         learn.how, learn.story = 'finetune', f'kept the fine-tuned network: {told}'
     else:
-        learn.model.load_state_dict(before); learn.story = f'kept the probe: {told}'
+        learn.model.load_state_dict(before); learn.recorder.values = history
+        learn.story = f'kept the probe: {told}'
     return learn
 
 # %% ../nbs/04_train.ipynb #72ce7055
