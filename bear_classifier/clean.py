@@ -163,7 +163,7 @@ class Evidence:
         "Add up; a photo under two labels is certainly wrong once, so it comes first"
         return self.label + self.klass + self.odd/2 + 4*self.two_labels
 
-# %% ../nbs/06_clean.ipynb #3f401653
+# %% ../nbs/06_clean.ipynb #ecdb9ab7
 def _two_labels(groups, y):
     pairs = np.unique(np.stack([groups, y], 1), axis=0)
     several = np.bincount(pairs[:,0], minlength=groups.max()+1) > 1
@@ -174,7 +174,7 @@ def gather_evidence(
     y,            # [N] class numbers
     looks,        # [N, 10] from `look_at`
     hashes,       # [N] perceptual hashes
-)->Evidence:
+)->Evidence:    # Bits of surprise for each image, and in all
     "Ask all witnesses"
     y, looks, groups = np.asarray(y), np.asarray(looks), near_groups(hashes)
     scores = held_out_scores(features, y, groups)
@@ -249,11 +249,11 @@ def _readable(root):
     if len({p.relative_to(root).parts[0] for p,*_ in kept}) < 2: raise DataError(f'{root} must have images in at least two class folders')
     return tuple(zip(*kept))
 
-# %% ../nbs/06_clean.ipynb #f7a7a093
+# %% ../nbs/06_clean.ipynb #fbcbd47e
 def rank_images(
     dataset,      # Folder with one folder a class
     model=None,   # `Learner`, `BearNet` or `BearClassifier`; best with a frozen body. None: MobileNetV2 from ImageNet
-):                # DataFrame, the most doubtful first: path, label, score, guess, confidence, reason, reasons, group, neighbours; `attrs`: root, classes
+)->'pd.DataFrame': # The most doubtful first: path, label, score, guess, confidence, reason, reasons, group, neighbours; `attrs`: root, classes
     "Rank the images of a dataset by how doubtful they are"
     root = Path(dataset).resolve()
     paths, looks, hashes = _readable(root)
@@ -318,11 +318,11 @@ def most_informative(
         far = np.minimum(far, 1 - u @ u[i])
     return np.array(order, int)
 
-# %% ../nbs/06_clean.ipynb #9c31020f
+# %% ../nbs/06_clean.ipynb #f18b7620
 def rank_unlabelled(
     dataset,     # The folder, with images in `.inbox/`
     model=None,  # As in `rank_images`
-):               # DataFrame as from `rank_images`, the most informative first; label is ''
+)->'pd.DataFrame': # As from `rank_images`, the most informative first; label is ''
     "Rank the images of the inbox by what their labels would teach"
     root = _folder(dataset)
     known, new = [p for p in image_files(root) if p.parent != root], sorted(p for p in (root/'.inbox').glob('*') if p.is_file() and not p.is_symlink())

@@ -102,19 +102,23 @@ def _decisions(self, o):
 
 Journal._take, Journal._turn, Journal._decisions = _take, _turn, _decisions
 
-# %% ../nbs/06a_journal.ipynb #2198c4da
-def _origin(self, path):
+# %% ../nbs/06a_journal.ipynb #77477ca2
+def _origin(self,
+    path:str,  # Relative to the dataset, as it is now
+)->str:        # The same image's first place
     "Say where the image now at `path` was before any move"
     return self.live.get(path, path)
 
-def _commit(self, m):
+def _commit(self,
+    m:dict,  # The line that announced it: from, to, sha256
+):
     "Take a move as done"
     origin = self.live.pop(m['from'], m['from'])
     self.live[m['to']], self.at[origin], self.shas[origin] = origin, m['to'], m['sha256']
 
 Journal.origin, Journal.commit = _origin, _commit
 
-# %% ../nbs/06a_journal.ipynb #5d90954b
+# %% ../nbs/06a_journal.ipynb #5d7a297e
 def _now(): return datetime.now(timezone.utc).isoformat(timespec='milliseconds')
 
 def _note(self, do, **kw):
@@ -122,16 +126,25 @@ def _note(self, do, **kw):
     append_line(self.path, line)
     return line['id']
 
-def _decide(self, images, do, to=''):
-    "Note one decision about images, given as (path relative to the dataset, sha256); give its id"
+def _decide(self,
+    images:list, # (path relative to the dataset, sha256) of each
+    do:str,      # 'keep', 'drop', 'label' or 'restore'
+    to:str='',   # The class, for 'label'
+)->str:          # The line's id
+    "Note one decision about one or several images"
     if do not in _ACTS: raise DataError(f'there is no decision {do!r}: take one of {", ".join(_ACTS)}')
     if do == 'label': to = class_name(to)
     id = self._note(do, images=[dict(path=p, sha256=s) for p,s in images], **(dict(to=to) if to else {}))
     self.refresh()
     return id
 
-def _undo(self): "Take the last decision back; give its line, or None at the beginning"; return self._back('undo', 'done')
-def _redo(self): "Decide again what was taken back; give its line, or None"; return self._back('redo', 'undone')
+def _undo(self)->dict|None: # Its line; None at the beginning
+    "Take the last decision back"
+    return self._back('undo', 'done')
+
+def _redo(self)->dict|None: # Its line; None where nothing was taken back
+    "Decide again what was taken back"
+    return self._back('redo', 'undone')
 
 def _back(self, do, stack):
     self.refresh()

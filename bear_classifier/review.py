@@ -132,8 +132,10 @@ class Review:
         known = sorted({o.label for o in items if o.label} | {o.guess for o in items if o.guess})
         self.classes = list(dict.fromkeys([*known, *(d.to for d in self.journal.state.values() if d.to)]))  # new ones last: a key keeps its class
 
-# %% ../nbs/06b_review.ipynb #5ad035a3
-def _place(self, origin):
+# %% ../nbs/06b_review.ipynb #19b15b8c
+def _place(self,
+    origin:str,  # The image
+)->str:          # A path; in `.trash/` if it was dropped
     "Say where an image is now, relative to the dataset"
     return self.journal.at.get(origin, origin)
 
@@ -146,25 +148,35 @@ def _matches(self, o, label, reason, state):
     return ((not label or self.place(o.origin).split('/')[0] == label or o.label == label) and (not reason or reason in o.kinds)
             and (state == 'all' or (state == 'open' and d is None) or (state == 'decided' and d is not None) or (d is not None and d.do == state)))
 
-def _find(self, label='', reason='', state='all'):
-    "List the images that fit a class, a reason (of `REASONS`) and a state (of `STATES`)"
+def _find(self,
+    label:str='',      # A class; '' takes all
+    reason:str='',     # One of `REASONS`; '' takes all
+    state:str='all',   # One of `STATES`
+)->list:               # `Item`s in the order of the review
+    "List the images that fit the filters"
     return [o for o in self.items if _matches(self, o, label, reason, state)]
 
 Review.place, Review.find = _place, _find
 
-# %% ../nbs/06b_review.ipynb #642642db
+# %% ../nbs/06b_review.ipynb #79ed2970
 def _known(self, origins):
     missing = [o for o in origins if o not in self.by_origin]
     if missing or not origins: raise DataError(f'{(missing or ["nothing"])[0]!r} is not among the images of this review')
     return [(self.place(o), sha256_of(safe_path(self.root, self.place(o)))) for o in origins]
 
-def _members(self, origin):
+def _members(self,
+    origin:str,  # The image
+)->list:         # Origins
     "List an image's near-copies, itself first"
     o = self.by_origin[origin]
     return [origin, *(p for p in self.by_group.get(o.group, []) if p != origin)]
 
-def _decide(self, origins, do, to=''):
-    "Note one decision about images, by their origins"
+def _decide(self,
+    origins:list, # The images
+    do:str,       # 'keep', 'drop' or 'label'
+    to:str='',    # The class, for 'label'
+)->str:           # The journal line's id
+    "Note one decision about images"
     if do == 'label':
         to = class_name(to, self.classes)
         if to not in self.classes: self.classes.append(to)
@@ -175,22 +187,32 @@ def _step(self, back):
     line = self.journal.undo() if back else self.journal.redo()
     return [d.path for d in line['decisions']] if line else []
 
-def _undo(self): "Take the last decision back; give the origins it was about"; return _step(self, True)
-def _redo(self): "Decide again what was taken back; give the origins"; return _step(self, False)
+def _undo(self)->list: # The origins it was about
+    "Take the last decision back"
+    return _step(self, True)
+
+def _redo(self)->list: # The origins it is about
+    "Decide again what was taken back"
+    return _step(self, False)
 
 Review.members, Review.decide, Review.undo, Review.redo = _members, _decide, _undo, _redo
 
-# %% ../nbs/06b_review.ipynb #bac2fb98
-def _thumb(self, origin, side):
-    "A picture of an image from the cache, or made now"
+# %% ../nbs/06b_review.ipynb #caa7a855
+def _thumb(self,
+    origin:str, # The image
+    side:int,   # Longer side, in pixels
+)->str:         # A data address
+    "Take a picture from the cache, or make it now"
     key = (self.place(origin), side)
     if key not in self._thumbs: self._thumbs[key] = thumbnail(safe_path(self.root, key[0]), side)
     self._thumbs.move_to_end(key)
     while len(self._thumbs) > 1000: self._thumbs.popitem(last=False)
     return self._thumbs[key]
 
-def _card(self, o):
-    "What the page needs to know of an image, without the picture"
+def _card(self,
+    o:Item,  # The image
+)->dict:     # Plain JSON, without the picture
+    "Tell the page about an image"
     d = _state_of(self, o)
     at = self.place(o.origin)
     label = 'dropped' if at.startswith('.trash/') else 'new' if at.startswith('.inbox/') else at.split('/')[0]
@@ -199,9 +221,14 @@ def _card(self, o):
 
 Review.thumb, Review.card = _thumb, _card
 
-# %% ../nbs/06b_review.ipynb #f7ae42f8
-def _page(self, page=0, size=24, side=180, **filters):
-    "A page of cards with pictures, and how many pages there are"
+# %% ../nbs/06b_review.ipynb #54dfecad
+def _page(self,
+    page:int=0,    # From 0; beyond the last one, the last one
+    size:int=24,   # Cards on it
+    side:int=180,  # Longer side of the pictures, in pixels
+    **filters,     # For `find`
+)->dict:           # page, pages, found, cards
+    "Make a page of cards with pictures"
     found = self.find(**filters)
     pages = max(1, math.ceil(len(found) / size))
     page = min(max(0, page), pages - 1)
@@ -209,17 +236,20 @@ def _page(self, page=0, size=24, side=180, **filters):
     with ThreadPoolExecutor(4) as pool: pictures = list(pool.map(lambda o: self.thumb(o.origin, side), shown))
     return dict(page=page, pages=pages, found=len(found), cards=[self.card(o) | dict(src=s) for o,s in zip(shown, pictures)])
 
-def _counts(self):
-    "How far the review has come"
+def _counts(self)->dict: # Totals, classes, reasons, and whether there is something to undo or redo
+    "Count how far the review has come"
     did = Counter(d.do for o in self.items if (d := _state_of(self, o)))
     return dict(total=len(self.items), decided=sum(did.values()), keep=did['keep'], drop=did['drop'], label=did['label'], classes=self.classes,
                 reasons={k: n for k,n in Counter(k for o in self.items for k in o.kinds).items()}, undo=bool(self.journal.done), redo=bool(self.journal.undone))
 
 Review.page, Review.counts = _page, _counts
 
-# %% ../nbs/06b_review.ipynb #4cefddef
-def _look(self, origin, side=900):
-    "The large view of an image: picture, map, probabilities, neighbours"
+# %% ../nbs/06b_review.ipynb #6916f530
+def _look(self,
+    origin:str,    # The image
+    side:int=900,  # Longer side of the picture, in pixels
+)->dict:           # card, src, map, bars and near
+    "Make the large view: picture, map, probabilities, neighbours"
     path = safe_path(self.root, self.place(_checked(self, origin).origin))
     im = open_image(path, side); im.thumbnail((side, side))
     probs, cam = _answer(self.model, path)
@@ -236,9 +266,9 @@ def _near(self, origin):
 
 Review.look = _look
 
-# %% ../nbs/06b_review.ipynb #198ff08e
-def _show_plan(self):
-    "What applying would change, as rows"
+# %% ../nbs/06b_review.ipynb #32809b5f
+def _show_plan(self)->dict: # moves, problems, and rows of (image, becomes, because, refused)
+    "Show what applying would change"
     steps = plan(self.root, self.journal.path)
     return dict(moves=len(steps.moves), problems=len(steps.problems), rows=[[o.origin, o.problem or o.label, o.why, bool(o.problem)] for o in steps[:200]])
 
@@ -247,8 +277,15 @@ def _do(self, action, *args):
     self.journal.refresh()
     return dict(moves=len(steps.moves), problems=[f'{o.origin}: {o.problem}' for o in steps.problems])
 
-def _apply(self): "Make the folder what the decisions say"; return _do(self, apply)
-def _restore(self, origins=None): "Bring images back to where they were; None brings back all"; return _do(self, restore, origins)
+def _apply(self)->dict: # moves, and problems in words
+    "Make the folder what the decisions say"
+    return _do(self, apply)
+
+def _restore(self,
+    origins:list|None=None, # The images; None brings back all
+)->dict:                    # moves, and problems in words
+    "Bring images back to where they were"
+    return _do(self, restore, origins)
 
 Review.show_plan, Review.apply, Review.restore = _show_plan, _apply, _restore
 
@@ -294,7 +331,7 @@ def _hear(self, _, content, buffers):
 
 Reviewer._rank, Reviewer._hear = _rank, _hear
 
-# %% ../nbs/06b_review.ipynb #6f1a1e94
+# %% ../nbs/06b_review.ipynb #ee5f8c68
 _FILTERS = ('label', 'reason', 'state')
 
 def _turn_page(self, m):
@@ -302,7 +339,7 @@ def _turn_page(self, m):
     if not (1 <= size <= 500 and 32 <= side <= 1024): raise DataError(f'a page of {size} pictures with {side} pixels is not possible')
     return dict(kind='page', **self.review.page(int(m.get('page', 0)), size, side, **{k: m[k] for k in _FILTERS if m.get(k)}), counts=self.review.counts())
 
-def _changed(self, origins, words, undoable=True):
+def _changed(self, origins, words):
     cards = [self.review.card(self.review.by_origin[o]) for o in origins if o in self.review.by_origin]
     return dict(kind='changed', cards=cards, words=words, counts=self.review.counts())
 
