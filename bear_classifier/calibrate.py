@@ -88,7 +88,7 @@ def folds(
     groups=None,  # [N] near-duplicate group of each; None takes every image for itself
     k:int=5,      # How many
     seed:int=42,  # The same seed gives the same folds
-):
+)->object:       # Pairs of positions: what may be fitted on, and the fold
     "Yield (rest, fold) index arrays, balanced by class and never splitting a group"
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
     targets = np.asarray(targets)
@@ -139,7 +139,7 @@ def plot_reliability(
     after,    # [N, C] calibrated probabilities
     targets,  # [N] index of the true class
     ax=None,  # Axes to draw on; None makes them
-):
+)->object:  # The axes
     "Draw how often the model was right against how sure it was"
     ax = ax or _axes()
     ax.plot([0,1], [0,1], ls=':', c='#888888', lw=1)
@@ -215,11 +215,14 @@ def auroc(
     return float(roc_auc_score(np.r_[np.zeros(len(inside)), np.ones(len(outside))], np.r_[inside, outside]))
 
 def compare_scorers(
-    features, logits, targets,  # [N, …] held-out outputs of images that belong
-    out_features, out_logits,   # [M, …] outputs of strangers
-    groups=None,                # [N] near-duplicate group of each
-    turn_away:float=.05,        # Share of good images that may be turned away
-)->pd.DataFrame:                # A row a scorer: auroc and share of strangers accepted, with intervals
+    features,            # [N, F] of held-out images that belong
+    logits,              # [N, C] of the same
+    targets,             # [N] index of their true classes
+    out_features,        # [M, F] of strangers
+    out_logits,          # [M, C] of the same
+    groups=None,         # [N] near-duplicate group of each
+    turn_away:float=.05, # Share of good images that may be turned away
+)->pd.DataFrame:         # A row a scorer: auroc and share of strangers accepted, with intervals
     "Compare ways to notice a stranger on the same images"
     rows, n = [], len(out_features)
     for name,fn in SCORERS.items():
@@ -264,7 +267,7 @@ def plot_domain(
     outside,         # [M] scores of strangers; may be empty
     threshold:float, # `stranger_above`
     ax=None,         # Axes to draw on; None makes them
-):
+)->object:         # The axes
     "Draw how far insiders and strangers are from the training images"
     ax, both = ax or _axes(), np.r_[inside, outside]
     bins = np.linspace(min(both.min(), threshold), max(both.max(), threshold)*1.02, 32)
@@ -324,7 +327,7 @@ def plot_risk(
     targets,             # [N] index of the true class
     unsure_below:float,  # The threshold in use
     ax=None,             # Axes to draw on; None makes them
-):
+)->object:             # The axes
     "Draw risk against coverage"
     ax, t = ax or _axes(), risk_coverage(probs, targets)
     ax.step(t.coverage, t.risk, c=_BAR, lw=1.5)
@@ -357,7 +360,7 @@ class LearnerClassifier:
     def predict_many(self,
         sources,           # Paths, images or arrays
         batch_size:int=32, # Images a forward pass
-    ):
+    )->object:             # A `Prediction` each, in turn
         "Stream a `Prediction` for each source, in order"
         batch = []
         for s in sources:

@@ -198,7 +198,7 @@ def _thumb(image, side=112):
 def plot_confusion(
     cm:pd.DataFrame, # What `confusion` gave
     ax=None,         # Axes to draw on; None makes them
-):
+)->object:        # The axes
     "Draw a confusion matrix"
     m, n = cm.values, len(cm)
     ax = ax or _axes(1.6+.7*n, 1.2+.6*n)

@@ -67,7 +67,7 @@ def _name_shapes(m):
 def onnx_session(
     data:bytes,    # An ONNX model
     threads:int=1, # As it will be served
-):                 # An onnxruntime session
+)->object:         # An onnxruntime session
     "Open a graph in ONNX Runtime"
     import onnxruntime as ort
     o = ort.SessionOptions()
