@@ -54,7 +54,7 @@ def practice_net(
     body = nn.Sequential(*(ConvLayer(a, b, stride=s) for a,b,s in zip(_WIDTHS, _WIDTHS[1:], _STRIDES)))
     return BearNet(body, _WIDTHS[-1], n_classes, (.5,)*3, (.25,)*3)
 
-# %% ../nbs/22_practice_model.ipynb #1e2de718
+# %% ../nbs/22_practice_model.ipynb #f2e0249b
 def _vary(x, g, pad=8):
     x = x.flip(2) if torch.rand((), generator=g) < .5 else x
     size = x.shape[1]
@@ -64,8 +64,7 @@ def _vary(x, g, pad=8):
     return (x[..., i:i+size, j:j+size]*bright + tint).clamp(0, 255)
 
 def _batch(x, y, others, i, g):
-    bears = _vary(x[i], g)
-    strange = _vary(others[torch.randint(0, len(others), (20,), generator=g)], g)
+    bears, strange = _vary(x[i], g), _vary(others[torch.randint(0, len(others), (20,), generator=g)], g)
     tiles = (4, 6, 8, 12)[int(torch.randint(0, 4, (), generator=g))]
     mixed = shuffle_tiles(bears[:8].permute(0, 2, 3, 1), tiles, g).permute(0, 3, 1, 2)
     xb = torch.cat([bears, strange, mixed])/255
@@ -126,10 +125,10 @@ def _learner(net, path, size):
     learn.model.body, learn.arch = net.body, 'practice_net'
     return probe(learn, refit=True)
 
-# %% ../nbs/22_practice_model.ipynb #0233d43a
+# %% ../nbs/22_practice_model.ipynb #812c1022
 def practice_settings(
     learn,                # The probed learner
-    turn_away:float=.01,  # Share of good drawings that may be turned away as strangers
+    turn_away:float=.015, # Share of good drawings that may be turned away as strangers
     error:float=2.5,      # What a wrong answer costs, where *not sure* costs 1: nobody is hurt by a wrong teddy
 )->dict:                  # temperature, thresholds, domain: as in `model.json`
     "Fit the thresholds of the practice model"
@@ -151,14 +150,14 @@ def _write_bundle(learn, settings, squares, dest):
     write_atomic(dest/'README.md', model_card(card))
     return dest
 
-# %% ../nbs/22_practice_model.ipynb #83aa4e70
+# %% ../nbs/22_practice_model.ipynb #9f261ff2
 def practice_bundle(
     dest,                  # Folder to write: `model.onnx`, `model.json` and `README.md`
     n:int=2000,            # Drawings of each class that the body is trained on
     n_fresh:int=400,       # Further drawings of each class for head, reference and thresholds
     epochs:int=14,         # Passes over the drawings
     size:int=96,           # Side of the square, in pixels
-    turn_away:float=.01,   # Share of good drawings that may be turned away as strangers
+    turn_away:float=.015,  # Share of good drawings that may be turned away as strangers
     seed:int=1000,         # Of everything
     workers:int|None=None, # Processes that draw; None is one a core
     report=None,           # Called with (epoch, mean loss) after each pass

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from bear_classifier.core import CLASSES, image_files
 from bear_classifier.infer import BearClassifier
-from bear_classifier.practice import OUTSIDERS, draw_scene, practice_squares
+from bear_classifier.practice import OUTSIDERS, draw_scene, practice_dataset, practice_squares
 
 PHOTOS = os.environ.get('BEAR_PHOTOS')
 AWAY = ('unsure', 'out_of_domain')
@@ -25,11 +25,11 @@ def test_fresh_drawings(clf):
     assert np.mean([p.verdict == 'unsure' for p in said]) <= .03
 
 @pytest.mark.skipif(not os.environ.get('BEAR_LONG'), reason='set BEAR_LONG=1 for the long proof on 900 drawings')
-def test_fresh_drawings_in_numbers(clf):
-    x, y = practice_squares(CLASSES, 300, 256, seed=31337, workers=2)
-    said = list(clf.predict_many(list(x)))
-    share = np.mean([p.verdict == CLASSES[k] for p,k in zip(said, y)])
-    print(f'{share:.4f} of {len(y)} fresh drawings named right')
+def test_fresh_drawings_in_numbers(clf, tmp_path):
+    folder = practice_dataset(tmp_path, 300, seed=31337)
+    said = [(p.verdict, c) for c in CLASSES for p in clf.predict_many(sorted((folder/c).iterdir()))]
+    share = np.mean([a == c for a,c in said])
+    print(f'{share:.4f} of {len(said)} fresh drawings named right')
     assert share >= .97
 
 @pytest.mark.parametrize('size', [128, 512])
