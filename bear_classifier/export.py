@@ -230,8 +230,8 @@ def _card_rest(card):
     size = card['size']
     int8 = card.get('variants')
     made = f"- Body `{card['arch']}`, method {card['method']}, dataset version `{d['version']}`, made {card['created'][:10]}."
-    variants = [f"- {k}: {v['bytes']/1e6:.1f} MB, {v['ms']:.1f} ms an image, {_pct(v['accuracy'])} right." for k,v in (int8 or {}).items() if isinstance(v, dict)]
-    chosen = [f"- The two agree on {_pct(int8['agreement'])} of held-out images; the {'int8' if int8['kept'] else 'float32'} graph is used."] if int8 else []
+    variants = [f"- {k}: {v['bytes']/1e6:.1f} MB, {v['ms']:.1f} ms an image." for k,v in (int8 or {}).items() if isinstance(v, dict)]
+    chosen = [f"- The two agree on {_pct(int8['agreement'])} of {int8['how']}; the {'int8' if int8['kept'] else 'float32'} graph is used."] if int8 else []
     return '\n'.join(['## How it was made', '', made, *variants, *chosen, '', '## How to use it', '',
         f"`model.onnx` takes `image`, uint8 [N, {size}, {size}, 3], RGB from 0 to 255, and gives `logits`, `features` and `cam`. Divide the logits by {card['temperature']:.4g} before the softmax.", '',
         '```python', 'from bear_classifier import BearClassifier', "BearClassifier.load('.').predict('photo.jpg')", '```', '', f"sha256 of the graph: `{g['sha256']}`"])
@@ -286,6 +286,7 @@ def _choose_graph(learn, graph, settings):
     small = quantize_graph(graph, np.stack([load_square(p, size) for p in train[::max(1, len(train)//64)]]))
     squares = np.stack([load_square(p, size) for p in paths])
     found = compare_graphs(graph, small, squares, targets)
+    found['how'] = f"{len(targets)} images that the head was fitted on" if getattr(learn, 'refitted', False) else f'{len(targets)} held-out images'
     found['kept'] = found['kept'] and _same_strangers(graph, small, squares, settings, found)
     return small if found['kept'] else graph, found, settings
 
