@@ -250,4 +250,4 @@ def practice_model(
     dest:Annotated[Path, typer.Argument(help='Folder of the bundle, replaced')]):
     "Train the practice model that ships with the package, from drawings alone."
     from bear_classifier.practice_model import practice_bundle
-    print(practice_bundle(dest))
+    print(practice_bundle(dest, report=lambda epoch, loss: _say(f'pass {epoch+1}: loss {loss:.3f}')))
