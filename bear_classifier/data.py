@@ -6,17 +6,19 @@
 __all__ = ['cache_dir', 'dataset', 'dataset_version', 'dataset_diff', 'split', 'write_split', 'read_split', 'BearImage', 'Square',
            'RandomView', 'BearBlock', 'bear_block', 'bear_dls', 'resize_gallery', 'augment_gallery']
 
-# %% ../nbs/03_data.ipynb #d7ab6dfc
+# %% ../nbs/03_data.ipynb #8e591bc2
 import functools, hashlib, json, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from fastai.vision.all import (CategoryBlock, ColReader, DataBlock, DataLoaders, IndexSplitter, IntToFloatTensor, PadMode, PILImage,
     RandTransform, RandomResizedCrop, Resize, ResizeMethod, TensorImage, Transform, TransformBlock, aug_transforms, show_images)
 from .core import DataError, ImageError, image_files, open_image, prepare, read_lines, sha256_of, write_atomic
-from .gather import near_groups, phash
+from .gather import look_alike, near_pairs, phash
 
 # %% ../nbs/03_data.ipynb #318c877f
 def cache_dir()->Path: # `BEAR_CACHE`, or the user's cache folder
@@ -107,22 +109,33 @@ def dataset_diff(
     out = pd.DataFrame(dict(change=change, sha256=both.sha256, was=was, label=now))
     return out[out.change != ''].fillna('').reset_index(drop=True)
 
-# %% ../nbs/03_data.ipynb #904f7cbb
-def _groups(df, near):
+# %% ../nbs/03_data.ipynb #d224217d
+def _same(a, b):
+    try: return look_alike(a, b)
+    except ImageError: return True  # a file that is gone cannot be looked at: better together than leaking
+
+def _clusters(df):
+    "A number for each row, the same for copies, directly or through others"
+    first = df.groupby('sha256', sort=False).ngroup().values
+    rows = df.drop_duplicates('sha256')
+    pairs = [(i, j) for i,j in near_pairs(rows.phash.tolist(), _NEAR).tolist() if _same(rows.path.iloc[i], rows.path.iloc[j])]
+    i, j = np.array(pairs, int).reshape(-1, 2).T
+    return connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(len(rows),)*2), directed=False)[1][first]
+
+# %% ../nbs/03_data.ipynb #5158f81a
+_NEAR = 8  # bits in which the hashes of copies may differ, of 64
+
+def _groups(df):
     "The eldest member's hash for each row: the first in the manifest, else the smallest hash"
-    number = near_groups(df.phash.tolist(), near)
-    number = pd.Series(number).groupby(df.sha256.values).transform('min')
     order = df['order'].fillna(np.inf) if 'order' in df else 0
-    by_age = df.assign(number=number.values, age=order).sort_values(['age', 'sha256'])
-    return number.map(by_age.groupby('number').sha256.first()).values
+    rows = df.assign(number=_clusters(df), age=order)
+    return rows.number.map(rows.sort_values(['age', 'sha256']).groupby('number').sha256.first()).values
 
 def _draw(seed, group): return int(hashlib.sha256(f'{seed}:{group}'.encode()).hexdigest()[:13], 16) / 16**13
 
 def _part(u, valid_pct, test_pct): return 'test' if u < test_pct else 'valid' if u < test_pct + valid_pct else 'train'
 
-# %% ../nbs/03_data.ipynb #7dc6f271
-_NEAR = 4  # bits in which the hashes of copies may differ
-
+# %% ../nbs/03_data.ipynb #a77e7d61
 def split(
     df:pd.DataFrame,            # What `dataset` gave
     valid_pct:float=.2,         # Share of groups to choose with
@@ -133,7 +146,7 @@ def split(
     "Put each image into train, valid or test, near-copies together"
     if not (0 <= test_pct < 1 and 0 < valid_pct < 1 and valid_pct + test_pct < 1):
         raise DataError(f'valid_pct={valid_pct} and test_pct={test_pct} leave nothing to train on: their sum must be under 1')
-    out = df.assign(group=_groups(df, _NEAR))
+    out = df.assign(group=_groups(df))
     parts = {g: _part(_draw(seed, g), valid_pct, test_pct) for g in out.group.unique()}
     if keep is not None: parts |= _kept(out, keep)
     return _check(out.assign(part=out.group.map(parts)))
@@ -169,23 +182,33 @@ def read_split(
     if not {'sha256', 'label', 'part'} <= set(df): raise DataError(f'{Path(file).name} is no saved split: it has the columns {list(df)}')
     return df
 
-# %% ../nbs/03_data.ipynb #a15c0f13
+# %% ../nbs/03_data.ipynb #ee43bdcc
 class BearImage(PILImage):
     "An image that came through the one door"
     _open_args = {}
     @classmethod
-    def create(cls, source, size=None): return cls(open_image(source, size))
+    def create(cls,
+        source,         # Anything that `open_image` accepts
+        size=None,      # The shorter side may be reduced to this while decoding, in pixels
+    )->PILImage:        # Upright and RGB
+        "Open an image"
+        return cls(open_image(source, size))
 
 class Square(Transform):
     "Make the square that the model sees, by `core.prepare`"
-    def __init__(self, size:int): self.size = size
+    def __init__(self,
+        size:int, # Side, in pixels
+    ): self.size = size
     def encodes(self, o:PILImage): return BearImage(Image.fromarray(prepare(o, self.size)))
 
-# %% ../nbs/03_data.ipynb #4005e553
+# %% ../nbs/03_data.ipynb #9e4069d3
 class RandomView(RandTransform):
     "Crop to a random part of the picture, in training only"
     split_idx = 0
-    def __init__(self, min_scale:float=.5, **kwargs): super().__init__(**kwargs); self.min_scale = min_scale
+    def __init__(self,
+        min_scale:float=.5, # Least share of the area along each side; half, as in the chapter
+        **kwargs,           # For fastai's `RandTransform`
+    ): super().__init__(**kwargs); self.min_scale = min_scale
     def encodes(self, o:PILImage):
         w, h = (round(s * np.sqrt(np.random.uniform(self.min_scale, 1))) for s in o.size)
         x, y = (np.random.randint(0, full - part + 1) for full,part in zip(o.size, (w, h)))
@@ -244,7 +267,7 @@ def bear_dls(
     dls.bears = SimpleNamespace(df=df, root=df.attrs.get('root', ''), version=dataset_version(df), size=size, seed=seed, classes=classes)
     return dls
 
-# %% ../nbs/03_data.ipynb #a41695f7
+# %% ../nbs/03_data.ipynb #cfc147ee
 def resize_gallery(
     source,       # Anything that `open_image` accepts; a wide or a tall picture shows most
     size:int=128, # Side of the squares, in pixels
@@ -255,7 +278,7 @@ def resize_gallery(
     ways = dict(crop=Resize(size), squish=Resize(size, ResizeMethod.Squish), pad=Resize(size, ResizeMethod.Pad, pad_mode=PadMode.Zeros))
     shown = [(k, f(im, split_idx=1)) for k,f in ways.items()]
     shown += [('random crop', RandomResizedCrop(size, min_scale=.3)(im, split_idx=0)) for _ in range(crops)]
-    show_images([o for _,o in shown], nrows=1, titles=[k for k,_ in shown], imsize=1.7)
+    show_images([o for _,o in shown], nrows=1, titles=[k for k,_ in shown], imsize=1.4)
 
 # %% ../nbs/03_data.ipynb #2df3a916
 def augment_gallery(

@@ -19,7 +19,7 @@ from fastai.vision.all import Callback, CancelFitException, CrossEntropyLossFlat
 from .core import DataError, ImageError, load_square, sha256_of, softmax, wilson, write_atomic
 from .data import RandomView, Square, bear_dls, cache_dir
 
-# %% ../nbs/04_train.ipynb #b61a5e70
+# %% ../nbs/04_train.ipynb #8870c018
 class BearNet(nn.Module):
     "Body, average pool, linear head; pixels from 0 to 1 go in"
     def __init__(self,
@@ -33,11 +33,21 @@ class BearNet(nn.Module):
         self.body, self.pool, self.head = body, nn.AdaptiveAvgPool2d(1), nn.Linear(n_features, n_classes)
         self.register_buffer('mean', torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer('std', torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
-    def maps(self, x): "Feature maps [N, F, h, w]"; return self.body((x - self.mean) / self.std)
-    def features(self, x): "Pooled features [N, F]"; return self.pool(self.maps(x)).flatten(1)
+    def maps(self,
+        x,            # Pixels [N, 3, S, S], from 0 to 1
+    )->torch.Tensor:  # [N, F, h, w]
+        "Compute the feature maps"
+        return self.body((x - self.mean) / self.std)
+    def features(self,
+        x,            # Pixels [N, 3, S, S], from 0 to 1
+    )->torch.Tensor:  # [N, F]
+        "Compute the pooled features"
+        return self.pool(self.maps(x)).flatten(1)
     def forward(self, x): return self.head(self.features(x))
-    def outputs(self, x):
-        "Logits [N, C], features [N, F] and activation maps [N, C, h, w]"
+    def outputs(self,
+        x,      # Pixels [N, 3, S, S], from 0 to 1
+    )->tuple:   # Logits [N, C], features [N, F], activation maps [N, C, h, w]
+        "Compute all that the model has to say"
         m = self.maps(x)
         f = self.pool(m).flatten(1)
         return self.head(f), f, torch.einsum('nfhw,cf->nchw', m, self.head.weight)
@@ -73,10 +83,12 @@ def _torchvision_body(name, pretrained):
     colours = weights.transforms()
     return _before_pool(model), tuple(colours.mean), tuple(colours.std)
 
-# %% ../nbs/04_train.ipynb #a9d831da
+# %% ../nbs/04_train.ipynb #91d264f7
 class TimmBody(nn.Module):
     "A timm model without pool and head, giving maps [N, F, h, w]"
-    def __init__(self, model): super().__init__(); self.model = model
+    def __init__(self,
+        model, # From `timm.create_model`, without classes
+    ): super().__init__(); self.model = model
     def forward(self, x):
         y = self.model.forward_features(x)
         if y.ndim == 3: y = _tokens_to_maps(y[:, getattr(self.model, 'num_prefix_tokens', 0):])
@@ -401,11 +413,11 @@ def learning_curve(
         rows.append((size, acc, *wilson(round(acc*len(y)), len(y))))
     return pd.DataFrame(rows, columns=['per_class', 'accuracy', 'low', 'high']).drop_duplicates('per_class').reset_index(drop=True)
 
-# %% ../nbs/04_train.ipynb #15ae92ca
+# %% ../nbs/04_train.ipynb #8c8ec1ab
 def plot_learning_curve(
     curve:pd.DataFrame, # From `learning_curve`
     ax=None,            # Matplotlib axes; None makes them
-):                      # The axes
+)->object:              # The axes
     "Draw accuracy against photos a class, with intervals"
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(5, 3))[1]
@@ -415,18 +427,23 @@ def plot_learning_curve(
     ax.set_xticks(curve.per_class, curve.per_class.round().astype(int)); ax.minorticks_off()
     return ax
 
-# %% ../nbs/04_train.ipynb #a7c7381d
+# %% ../nbs/04_train.ipynb #ddde534b
 class KeepStatistics(Callback):
     "Leave the statistics of batch normalisation as they are"
     def before_train(self):
+        "Put batch normalisation to its manners of inference"
         for o in self.model.modules():
             if isinstance(o, nn.modules.batchnorm._BatchNorm): o.eval()
 
 class BestAndLast(Callback):
     "Keep the best weights, write after each epoch what is needed to go on, stop when nothing improves"
     order = 60
-    def __init__(self, file, patience=2): self.file, self.patience, self.state = Path(file), patience, None
+    def __init__(self,
+        file,         # Where the state is kept
+        patience=2,   # Epochs without improvement before it stops
+    ): self.file, self.patience, self.state = Path(file), patience, None
     def after_epoch(self):
+        "Note what was reached, and stop if it has not grown for a while"
         if self.state and self.epoch < self.state['epoch']: return
         loss, best = float(self.recorder.values[-1][1]), self.state['loss'] if self.state else math.inf
         if loss < best: self.state = dict(loss=loss, best_epoch=self.epoch, best=_weights(self.model))
