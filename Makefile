@@ -22,7 +22,7 @@ course: .venv/dev.done  ## Open the course in JupyterLab
 	@exec $(BIN)/jupyter lab --notebook-dir nbs
 
 test: .venv/dev.done  ## Run every notebook from the top, then the tests
-	$(BIN)/nbdev_test --n_workers 2
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
 
 readme: .venv/dev.done  ## Write README.md from nbs/index.ipynb

@@ -109,7 +109,7 @@ def train(
     print(f'validation accuracy {_interval(int((h.logits.argmax(1) == h.targets).sum()), len(h.targets))}, {h.how}')
     print(export_bundle(learn, model))
 
-# %% ../nbs/20_cli.ipynb #c8da946e
+# %% ../nbs/20_cli.ipynb #fcdf609a
 def _load(model):
     from bear_classifier.infer import BearClassifier
     if model is None or (str(model) == 'practice' and not Path(model).exists()): return BearClassifier.practice()
@@ -119,10 +119,11 @@ def _load(model):
 def evaluate(
     model:Annotated[Path, typer.Argument(help="A bundle, or a model's folder; `practice` is the one that ships")],
     dataset:Annotated[Path, typer.Argument(help='Folder with one folder of images a class')],
-    out:Annotated[Optional[Path], typer.Option(help='Folder for the report, as JSON and as a page')]=None):
+    out:Annotated[Optional[Path], typer.Option(help='Folder for the report, as JSON and as a page')]=None,
+    outsiders:Annotated[Optional[Path], typer.Option(help='Folder of images that are none of the classes')]=None):
     "Measure a model on a folder of labelled photos."
     from bear_classifier.evaluate import evaluate_model
-    print(evaluate_model(_load(model), dataset, out=out))
+    print(evaluate_model(_load(model), dataset, out=out, outsiders=outsiders))
 
 # %% ../nbs/20_cli.ipynb #e79cd8d1
 def _sources(paths):
@@ -244,7 +245,7 @@ def feedback_forget(
     if not re.fullmatch('[0-9a-fA-F]{12,64}', sha256): raise typer.BadParameter(f'{sha256!r} is not a hash: give at least 12 of its digits')
     print(f'deleted: {Feedback(_store(file)).forget(sha256)}')
 
-# %% ../nbs/20_cli.ipynb #7182ebac
+# %% ../nbs/20_cli.ipynb #29d4ee21
 @app.command()
 def practice_model(
     dest:Annotated[Path, typer.Argument(help='Folder of the bundle, replaced')]):

@@ -367,7 +367,7 @@ def _repr_html_(self):
 Prediction._repr_html_ = _repr_html_
 del _repr_html_
 
-# %% ../nbs/00_core.ipynb #572c5cc6
+# %% ../nbs/00_core.ipynb #f78ce025
 def wilson(
     k:int,                # How many were right
     n:int,                # Of how many
@@ -378,4 +378,4 @@ def wilson(
     if n == 0: return 0., 1.
     z, p = NormalDist().inv_cdf(.5 + confidence/2), k/n
     mid, half = p + z*z/(2*n), z*math.sqrt(p*(1-p)/n + z*z/(4*n*n))
-    return max(0., (mid-half)/(1+z*z/n)), min(1., (mid+half)/(1+z*z/n))
+    return 0. if k == 0 else (mid-half)/(1+z*z/n), 1. if k == n else (mid+half)/(1+z*z/n)

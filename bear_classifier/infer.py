@@ -79,10 +79,11 @@ def _read_graph(folder, card):
     if b'\x0a\x08location' in graph: raise BundleError(f'{file} wants to read other files, which a bundle may not')
     return graph
 
-# %% ../nbs/08_infer.ipynb #be3cb7ac
+# %% ../nbs/08_infer.ipynb #1a4895c9
 def _session(graph, threads):
     o = ort.SessionOptions()
     o.intra_op_num_threads, o.inter_op_num_threads, o.log_severity_level = threads, 1, 4
+    o.enable_cpu_mem_arena = False  # it would keep the memory of the largest batch for good
     o.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try: return ort.InferenceSession(graph, o, providers=['CPUExecutionProvider'])
     except Exception as e:  # the runtime raises types of its own, and all of them mean the same here
@@ -96,7 +97,7 @@ def _check_session(s, card, n_features):
           and outputs['features'].shape[1:] == [n_features] and outputs['cam'].shape[1:2] == [n])
     if not ok: raise BundleError('model.onnx does not fit its card: size, classes or outputs differ; export the model again')
 
-# %% ../nbs/08_infer.ipynb #6cc1cfaa
+# %% ../nbs/08_infer.ipynb #7a314751
 class Bundle:
     "A checked bundle: its card, its reference features and its graph, ready to run"
     def __init__(self,
@@ -115,7 +116,9 @@ class Bundle:
         squares:np.ndarray, # uint8 [N, S, S, 3]
     )->list:                # logits [N, C], features [N, F], cam [N, C, h, w]
         "Run the graph"
-        return self.session.run(['logits', 'features', 'cam'], {'image': np.ascontiguousarray(squares)})
+        try: return self.session.run(['logits', 'features', 'cam'], {'image': np.ascontiguousarray(squares)})
+        except Exception as e:  # again the runtime's own types
+            raise BundleError('model.onnx fails when it is run: it is damaged, or asks for too much memory') from e
 
 # %% ../nbs/08_infer.ipynb #1c66378f
 def _path_of(source): return os.fspath(source) if isinstance(source, (str, os.PathLike)) else None

@@ -244,7 +244,7 @@ def test_weights_in_other_files_are_refused(bundle, tmp_path):
         with pytest.raises(BundleError): BearClassifier.load(bundle)
 
 
-def test_a_graph_that_asks_for_huge_memory_is_refused_or_bounded(bundle):
+def test_a_graph_that_asks_for_huge_memory_is_refused(bundle):
     "A constant of a million gigabytes, declared in a few bytes"
     m = onnx.load(bundle/'model.onnx')
     m.graph.initializer.append(onnx.helper.make_tensor('shape', onnx.TensorProto.INT64, [1], [2**50]))
@@ -252,7 +252,7 @@ def test_a_graph_that_asks_for_huge_memory_is_refused_or_bounded(bundle):
     m.graph.node.insert(1, onnx.helper.make_node('ReduceSum', ['huge'], ['total'], keepdims=0))
     m.graph.output.append(onnx.helper.make_tensor_value_info('total', onnx.TensorProto.FLOAT, []))
     vouch(bundle, m.SerializeToString())
-    with pytest.raises(Exception, match='memory|BundleError|model.onnx'): BearClassifier.load(bundle).predict(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(BundleError, match='memory|loaded'): BearClassifier.load(bundle).predict(np.zeros((64, 64, 3), np.uint8))
 
 
 def test_a_graph_with_operators_of_its_own_is_refused(bundle):
