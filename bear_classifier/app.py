@@ -253,7 +253,7 @@ def _feedback(self, content):
 
 Dashboard._image, Dashboard._feedback = _image, _feedback
 
-# %% ../nbs/09_app.ipynb #8c6c70fb
+# %% ../nbs/09_app.ipynb #22ae50b1
 _KEPT = {None: ('They are looked at in memory and not kept.', ''),
          False: ('They are looked at in memory and not kept. If you answer "Was this right?", your answer is kept with a hash of the picture.', 'Your answer is kept, the picture is not.'),
          True: ('They are looked at in memory. If you answer "Was this right?", the picture is kept with your answer, to teach the next model. '
@@ -271,7 +271,7 @@ def page_facts(
     lead = lead or f"Show me a picture. I tell {', '.join(first)} and {last} apart, and I say so when I am not sure or it is none of them."
     hint = f'Photos are made smaller on your device before they are sent; any other file may have {LIMIT//2**20} MB.'
     return dict(title=title, lead=lead, hint=hint, feedback=note, samples=samples(clf.classes), about=about(clf.card, privacy),
-                limit=LIMIT, as_is=2**20, side=1600, at_once=24, keep=_REMEMBERED, patience=8)
+                limit=LIMIT, as_is=2**20, side=1600, at_once=24, keep=_REMEMBERED, patience=60)
 
 # %% ../nbs/09_app.ipynb #98855d6f
 def load_classifier(

@@ -34,7 +34,7 @@ async def visitor(browser, url, files, wait, seen):
             await asyncio.sleep(1)
         seen['open'] = max(seen['open'], len(browser.contexts))
         seen['memory'].append(sum(p.memory_info().rss for p in seen['site'].kernels()) / 1e6)
-    except Exception as e: seen['errors'].append(str(e)[:200])
+    except Exception as e: seen['errors'].append(' | '.join([str(e)[:60], *await page.locator('.card .verdict').all_inner_texts(), *await page.locator('.alert').all_inner_texts()]))
     finally: await context.close()
 
 async def crowd(site, files, n, within):

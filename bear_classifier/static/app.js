@@ -62,6 +62,7 @@ class Card {
     this.el.removeAttribute('aria-busy');
     this.el.dataset.state = state;
     clearTimeout(this.timer);
+    this.post = null;
   }
   fail(sentence, again) {
     this.end('bad');
@@ -226,18 +227,22 @@ class App {
       if (card.state !== 'busy') return;
       card.timer = setTimeout(() => this.late(card), 3000);
       card.sent = performance.now();
-      this.send({ kind: 'image', id: card.id, name: card.file.name, type: small.type }, [bytes]);
+      card.post = () => this.send({ kind: 'image', id: card.id, name: card.file.name, type: small.type }, [bytes.slice(0)]);
+      card.post();
     } catch (e) {
       console.error(e);
-      if (card.state === 'busy') card.fail(this.model ? 'This file could not be read on your device.' : 'The page could not reach its classifier.', () => this.again(card));
+      if (card.state === 'busy') card.fail('This file could not be read on your device.', () => this.again(card));
     }
   }
   // The page can be used before Python has answered its first call: what is chosen early waits here
   async connected_soon(card) {
-    card.timer = setTimeout(async () => { card.say('Waking up…'); await this.check(); }, 2000);
-    const slow = new Promise((_, fail) => setTimeout(() => fail(new Error('no connection to Python')), 40000));
-    await (this.model ?? Promise.race([this.awake, slow]));
-    clearTimeout(card.timer);
+    const soon = () => new Promise(done => setTimeout(done, 3000));
+    while (!this.model && card.state === 'busy') {
+      await Promise.race([this.awake, soon()]);
+      if (this.model) return;
+      card.say('Waking up…');
+      await this.check();  // a page that is gone ends its cards; one that is only slow goes on
+    }
   }
   again(card) {
     const next = new Card(this, card.file);
@@ -250,10 +255,18 @@ class App {
     const state = await this.check(), lost = 'No answer came back: the connection was cut.';
     if (card.state !== 'busy') return;
     if (state === 'away' || this.newer(card) || (card.waited = (card.waited ?? 0) + 1) > this.facts.patience) card.fail(lost, () => this.again(card));
-    else { card.say('Still looking…'); card.timer = setTimeout(() => this.late(card), 3000); }
+    else {
+      if ([3, 8, 16].includes(card.waited)) card.post();  // a message can be lost without a trace; the first answer counts, and a second is ignored
+      card.say('Still looking…'); card.timer = setTimeout(() => this.late(card), 3000);
+    }
   }
-  // A connection that is younger than the message, or not there: the message went down with the old one
-  newer(card) { return this.connected !== undefined && (this.connected === null || this.connected * 1000 < performance.now() - card.sent); }
+  // A connection that is younger than the message, or that stays away: the message went down with the old one
+  newer(card) {
+    if (this.connected === undefined) return false;
+    if (this.connected === null) return (card.unconnected = (card.unconnected ?? 0) + 1) > 3;
+    card.unconnected = 0;
+    return this.connected * 1000 < performance.now() - card.sent;
+  }
   hear(m) {
     const card = this.cards.get(m.id);
     if (m.kind === 'answer') card?.answer(m);
