@@ -9,7 +9,7 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 SOURCES := setup.py settings.ini
 
 .DEFAULT_GOAL := help
-.PHONY: help app course test notebooks readme picture practice-model lock clean
+.PHONY: help app course test readme picture practice-model lock clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -22,8 +22,8 @@ course: .venv/dev.done  ## Open the course in JupyterLab
 	@exec $(BIN)/jupyter lab --notebook-dir nbs
 
 test: .venv/dev.done  ## Run every notebook from the top, then the tests
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/nbdev_test --n_workers 2
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
 readme: .venv/dev.done  ## Write README.md from nbs/index.ipynb
 	$(BIN)/python tests/readme.py

@@ -86,7 +86,7 @@ def gather(
     from bear_classifier.gather import gather as run_gather
     print(run_gather(dest, classes, n, query_templates=query_template, engines=engine, urls=urls, from_=from_, patience=patience, dry_run=dry_run))
 
-# %% ../nbs/20_cli.ipynb #75ffd2d6
+# %% ../nbs/20_cli.ipynb #c5d169dc
 def _interval(k, n):
     low, high = wilson(k, n)
     return f'{k/n:.1%} ({low:.1%} to {high:.1%}, {n} images)'
@@ -102,9 +102,11 @@ def train(
     pretrained:Annotated[bool, typer.Option(help='Start from ImageNet weights')]=True):
     "Train on a folder of photos and write a bundle."
     if method not in ('probe', 'finetune'): raise typer.BadParameter(f'{method!r} is neither probe nor finetune')
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads that wait for work should not spin
     from bear_classifier.train import train_model
     from bear_classifier.export import export_bundle
     learn = train_model(dataset, arch=arch, method=method, size=size, seed=seed, pretrained=pretrained)
+    if getattr(learn, 'story', None): print(learn.story)
     h = learn.heldout
     print(f'validation accuracy {_interval(int((h.logits.argmax(1) == h.targets).sum()), len(h.targets))}, {h.how}')
     print(export_bundle(learn, model))
