@@ -16,6 +16,12 @@ def photos(folder):
     def one(i, kind): draw_bear(kind, i, 512).resize((1600, 1200)).save(f := folder/f'{kind}-{i}.jpg', quality=90); return f
     return [one(i, k) for i, k in enumerate(('grizzly', 'black', 'teddy'))]
 
+def megabytes(site):
+    def one(p):
+        try: return p.memory_info().rss / 1e6
+        except psutil.Error: return 0  # it ended while we counted
+    return sum(map(one, psutil.Process(site.proc.pid).children()))
+
 async def visitor(browser, url, files, wait, seen):
     await asyncio.sleep(wait)
     context = await browser.new_context()
@@ -33,7 +39,7 @@ async def visitor(browser, url, files, wait, seen):
             seen['times'].append(time.perf_counter() - t)
             await asyncio.sleep(1)
         seen['open'] = max(seen['open'], len(browser.contexts))
-        seen['memory'].append(sum(p.memory_info().rss for p in seen['site'].kernels()) / 1e6)
+        seen['memory'].append(megabytes(seen['site']))
     except Exception as e: seen['errors'].append(' | '.join([str(e)[:60], *await page.locator('.card .verdict').all_inner_texts(), *await page.locator('.alert').all_inner_texts()]))
     finally: await context.close()
 

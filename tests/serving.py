@@ -41,7 +41,12 @@ class Server:
         while not test(h := self.health()) and time.monotonic() < end: time.sleep(.1)
         return h
 
-    def kernels(self): return [p for p in psutil.Process(self.proc.pid).children() if '{connection' not in ' '.join(p.cmdline()) and '-f' in p.cmdline()]
+    def kernels(self):
+        "Processes of the kernels; one that ends while we look has no command line"
+        def words(p):
+            try: return p.cmdline()
+            except psutil.Error: return []
+        return [p for p in psutil.Process(self.proc.pid).children() if '-f' in words(p)]
 
     def stop(self):
         "SIGTERM, as an operator's tools send it; give the exit code"

@@ -162,6 +162,7 @@ class App {
     addEventListener('drop', e => { e.preventDefault(); this.over(false); this.take(e.dataTransfer?.files); }, page);
     addEventListener('visibilitychange', () => document.hidden || this.check(), { ...page, capture: true });
     this.pulse = setInterval(() => document.hidden || this.check(), 15000);
+    setTimeout(() => this.model || this.gone || this.asleep(), 60000);
     el.dataset.ready = 'true';
   }
   connect(model) {
@@ -169,6 +170,11 @@ class App {
     model.on('msg:custom', m => this.hear(m));
     this.wake();
     return () => this.close();
+  }
+  asleep() {
+    this.gone = true;
+    this.cards.forEach(c => c.state === 'busy' && c.fail('This picture was not answered: the page could not reach its classifier.'));
+    this.warn('This page could not reach its classifier. Your pictures are still on your device.', true);
   }
   close() { this.stopped.abort(); clearInterval(this.pulse); }
 
