@@ -318,5 +318,7 @@ const early = document.getElementById('bears-facts');
 if (early && !window.bears) window.bears = new App(JSON.parse(early.textContent), document.getElementById('bears-page'));
 
 export default {
-  render({ model, el }) { return (early ? window.bears : new App(model.get('facts'), el)).connect(model); },
+  // Before Voila draws: on a busy machine it draws too early, finds no model ("widget model not found") and never tries again
+  initialize({ model }) { if (early) return window.bears.connect(model); },
+  render({ model, el }) { if (!early) return new App(model.get('facts'), el).connect(model); },
 };
