@@ -6,8 +6,8 @@
 __all__ = ['app', 'feedback_app', 'main', 'version', 'practice', 'gather', 'train', 'evaluate', 'predict', 'dashboard', 'api',
            'feedback_export', 'feedback_forget', 'practice_model']
 
-# %% ../nbs/20_cli.ipynb #b6c0c4c4
-import csv, json, os, re, sys, tempfile
+# %% ../nbs/20_cli.ipynb #4886e2f6
+import csv, json, os, re, sys, tempfile, warnings
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
@@ -27,7 +27,7 @@ def _part(extra):
     "Say how to install what a command needs"
     return f"this command needs the {extra} part: pip install 'bear_classifier[{extra}]'"
 
-# %% ../nbs/20_cli.ipynb #24aa8b0c
+# %% ../nbs/20_cli.ipynb #37144466
 _EXTRAS = dict(fastai='train', torch='train', torchvision='train', matplotlib='train', sklearn='train', onnx='train',
                ddgs='search', httpx='search', imagehash='search', fastapi='api', uvicorn='api', prometheus_client='api', python_multipart='api')
 
@@ -43,6 +43,7 @@ def main(
     args:list|None=None, # Words of the command; None takes the program's own
 ):
     "Run a command; exits with 0, 1 or 2"
+    if not sys.warnoptions: warnings.simplefilter('ignore', FutureWarning)  # news for developers of libraries, not for who types a command
     try: app(_spread(sys.argv[1:] if args is None else args))
     except (DataError, ImageError, BundleError) as e: _say(f'Error: {e}'); sys.exit(1)
     except ModuleNotFoundError as e:

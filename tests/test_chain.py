@@ -83,7 +83,7 @@ def test_any_classes_will_do(home, tmp_path):
 
 
 @pytest.mark.parametrize('args,code,words', [
-    (['nonsense'], 2, 'nonsense'), (['predict', 'practice'], 2, 'paths'), (['train', 'x', 'y', '--method', 'magic'], 2, 'magic'), (['practice', 'x', '--n', '0'], 2, '0'),
+    (['nonsense'], 2, 'nonsense'), (['predict', 'practice'], 2, 'paths'), (['train', 'x', 'y', '--method', 'magic'], 2, 'magic'), (['practice', 'x', '--n', '0'], 2, "'--n'"),
     (['predict', 'nowhere', 'a.jpg'], 1, 'train one'), (['predict', 'practice', 'nothing.jpg'], 1, 'none of these'), (['train', 'nowhere', 'm'], 1, 'no folder'),
     (['predict', 'practice', '.', '--csv', 'no/where/a.csv'], 1, 'no folder'), (['evaluate', 'practice', 'nowhere'], 1, 'no folder')])
 def test_a_mistake_gets_one_line(args, code, words, tmp_path):
