@@ -6,7 +6,7 @@ from the files on: features and cross-validation for cleanlab and ours, fine-tun
 
 --data has one folder a class and known_noise.csv (column `file`); without it the noisy part is drawn too. The planted part takes a
 clean dataset, swaps labels and slips strangers in. --quick: small drawings, the practice body, and a head instead of fine-tuning."""
-import argparse, csv, json, os, platform, random, shutil, statistics, tempfile, time, warnings
+import argparse, csv, json, os, platform, random, shutil, statistics, sys, tempfile, time, warnings
 from pathlib import Path
 
 def plant(dest, clean, strangers, share, seed):
@@ -42,7 +42,7 @@ def chapter(root, args):
     size, arch, epochs = (64, 'bearnet_small', 1) if args.quick else (224, args.arch, 4)
     block = DataBlock((ImageBlock, CategoryBlock), splitter=RandomSplitter(.2, seed=42), get_y=parent_label, get_items=lambda o: paths,
                       item_tfms=RandomResizedCrop(size, min_scale=.5), batch_tfms=aug_transforms())
-    dls = block.dataloaders(root, bs=min(64, len(paths)//4), num_workers=0)
+    dls = block.dataloaders(root, bs=min(32, len(paths)//4), num_workers=0)
     learn = Learner(dls, bear_net(arch, len(dls.vocab), not args.quick, size), loss_func=CrossEntropyLossFlat(), metrics=[accuracy], splitter=bear_splitter)
     with learn.no_bar(), learn.no_logging():
         learn.fine_tune(epochs)
@@ -81,7 +81,8 @@ def measure(sets, args):
             with tempfile.TemporaryDirectory() as cache:  # nobody finds another's features
                 os.environ['BEAR_CACHE'] = cache
                 start = time.perf_counter(); order = side(root, args); took = time.perf_counter() - start
-            got[k].append(dict(recalls([o for o in order], wrong), seconds=round(took, 2)))
+            got[k].append(dict(recalls(order, wrong), seconds=round(took, 2)))
+            print(k, got[k][-1], file=sys.stderr, flush=True)
     return {k: {m: round(statistics.mean(o[m] for o in v), 3) for m in v[0]} for k, v in got.items()}
 
 def known(root):
