@@ -174,6 +174,8 @@ def test_wheel_works_in_an_empty_environment(wheel, tmp_path):
     assert str(env) in out.stdout and 'grizzly' in out.stdout
     said = subprocess.run([bin/'bear-classifier', 'version'], capture_output=True, text=True, cwd=tmp_path)
     assert said.returncode == 0 and said.stdout.strip() == settings()['version']
+    wrong = subprocess.run([bin/'bear-classifier', 'predict', 'nowhere', 'a.jpg'], capture_output=True, text=True, cwd=tmp_path)
+    assert wrong.returncode == 1 and len(wrong.stderr.strip().splitlines()) == 1 and wrong.stderr.startswith('Error: no model')
 
 
 def settings():
