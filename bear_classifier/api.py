@@ -18,7 +18,7 @@ os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1');
 # %% ../nbs/10_api.ipynb #c9224ef4
 from . import __version__
 from .core import BundleError, DataError, ImageError, Prediction
-from .infer import BearClassifier, bundle_dir
+from .infer import BearClassifier, bundle_dir, processors
 
 # %% ../nbs/10_api.ipynb #1854ccef
 try:
@@ -213,7 +213,7 @@ def _stamp(path):
     return folder, *((folder/o).stat().st_mtime_ns for o in ('model.json', 'model.onnx') if (folder/o).exists())
 
 def _load(path):
-    clf = BearClassifier.load(path)
+    clf = BearClassifier.load(path, threads=1)  # the crew is as wide as the machine
     import numpy as np
     clf.predict_squares([np.zeros((clf.size, clf.size, 3), np.uint8)])
     return clf
@@ -225,7 +225,7 @@ class LiveModel:
         model=None,          # A classifier, a bundle, a model's folder, or None for the practice model
         loaded=lambda ok, clf: None, # Called after each attempt to renew
     ):
-        if model is None: model = BearClassifier.practice()
+        if model is None: model = BearClassifier.practice(threads=1)
         self.path, self.loaded, self.said = None if isinstance(model, BearClassifier) else Path(model), loaded, None
         self.stamp = self.path and _stamp(self.path)
         self.clf = _load(self.path) if self.path else model
@@ -332,10 +332,6 @@ def _deliver(done):
 _Crew.work, _Crew.another = _work, _another
 
 # %% ../nbs/10_api.ipynb #b00a9f16
-def _processors():
-    "Processors that this process may use"
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
 class _Service:
     "What the requests of one app share"
     def __init__(self, model, bounds):
@@ -645,7 +641,7 @@ def create_app(
     reload_every:float=1.,     # Seconds between looks at the model's folder
 )->FastAPI:                    # An ASGI app
     "Build the API"
-    bounds = Bounds(max_bytes, max_files, memory, concurrency or _processors(), queue, timeout=timeout)
+    bounds = Bounds(max_bytes, max_files, memory, concurrency or processors(), queue, timeout=timeout)
     limits, check, service = _web_limits(allow_urls, bounds), _key_check(api_key), _Service(model, bounds)
     key = _as_dependency(check) if api_key else []
     app = FastAPI(title='bear_classifier', version=__version__, description='Which class does a picture show, or is it none of them?',

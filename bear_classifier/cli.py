@@ -115,8 +115,8 @@ def train(
 # %% ../nbs/20_cli.ipynb #fcdf609a
 def _load(model):
     from bear_classifier.infer import BearClassifier
-    if model is None or (str(model) == 'practice' and not Path(model).exists()): return BearClassifier.practice()
-    return BearClassifier.load(model)
+    if model is None or (str(model) == 'practice' and not Path(model).exists()): return BearClassifier.practice(threads=1)  # a thread an image: many come
+    return BearClassifier.load(model, threads=1)
 
 @app.command()
 def evaluate(
@@ -171,7 +171,7 @@ def predict(
     paths:Annotated[list[Path], typer.Argument(help='Images, and folders of images')],
     csv_file:Annotated[Optional[Path], typer.Option('--csv', help='Write a table here')]=None,
     as_json:Annotated[bool, typer.Option('--json', help='Print a line of JSON an image')]=False,
-    batch_size:Annotated[int, typer.Option(help='Images a run of the graph', min=1, max=1024)]=32):
+    batch_size:Annotated[int, typer.Option(help='Images a run of the graph: more takes more memory', min=1, max=1024)]=1):
     "Name what is in photos."
     if csv_file and not csv_file.parent.is_dir(): raise DataError(f'there is no folder {str(csv_file.parent)!r} for the table')
     clf, files = _load(model), list(_sources(paths))

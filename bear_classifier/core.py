@@ -9,11 +9,11 @@ __all__ = ['CLASSES', 'FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'MAX_MEMORY', 'DataE
            'domain_score', 'decide', 'Prediction', 'wilson']
 
 # %% ../nbs/00_core.ipynb #8e79a80f
-import base64, contextlib, hashlib, html, io, json, math, os, stat, tempfile
+import base64, contextlib, hashlib, html, io, json, math, os, stat
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 # %% ../nbs/00_core.ipynb #9e9b8d8f
 CLASSES = ('black', 'grizzly', 'teddy')
@@ -226,6 +226,7 @@ def write_atomic(
     data:bytes|str,  # Its whole content; text is written as UTF-8
 )->Path:             # The same path
     "Replace a file in one step, so that a kill leaves the old one or the new one"
+    import tempfile
     path = Path(path)
     fd, tmp = tempfile.mkstemp(dir=path.parent, prefix='.tmp-')
     try:
@@ -327,7 +328,7 @@ def decide(
     return best if probabilities[best] >= unsure_below else 'unsure'
 
 # %% ../nbs/00_core.ipynb #084e1afb
-@dataclass
+@dataclass(repr=False)
 class Prediction:
     "What a model says about one image"
     verdict:str=''                                  # A class, 'unsure', 'out_of_domain', or '' where there was an error
@@ -339,6 +340,10 @@ class Prediction:
     features:np.ndarray|None=None                   # [F] what the network made of the image
     path:str|None=None                              # Where it came from, if it was a file
     error:str|None=None                             # Why there is no answer, in words
+
+    def __repr__(self):
+        sure = f', {self.label} {self.probability:.1%}, domain_score {self.domain_score:.3f}' if self.ok else ''
+        return f'Prediction({self.sentence()!r}{sure}{f", {Path(self.path).name!r}" if self.path else ""})'
 
     @property
     def ok(self): "True where there is an answer"; return self.error is None

@@ -24,7 +24,12 @@ class Graph(nn.Module):
         model:nn.Module, # In the shape of `BearNet`
     ):
         super().__init__(); self.model = model
-    def forward(self, image): return self.model.outputs(image.permute(0, 3, 1, 2).float() / 255)
+        self.register_buffer('mean', 255*model.mean); self.register_buffer('scale', 1/(255*model.std))
+    def forward(self, image):
+        m = self.model
+        maps = m.body((image.permute(0, 3, 1, 2).float() - self.mean) * self.scale)
+        f = m.pool(maps).flatten(1)
+        return m.head(f), f, nn.functional.conv2d(maps, m.head.weight[..., None, None])
 
 # %% ../nbs/07_export.ipynb #7c397c02
 OPSET = 17  # read by every runtime since 2022
@@ -115,13 +120,14 @@ def quantize_graph(
         a, b, c = (str(Path(d)/o) for o in ('a.onnx', 'b.onnx', 'c.onnx'))
         Path(a).write_bytes(data); quant_pre_process(a, b, skip_symbolic_shape=True)
         quantize_static(b, c, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, op_types_to_quantize=['Conv', 'Clip', 'Relu', 'Add', 'MaxPool'],
-                        weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, nodes_to_exclude=_first_conv(b))
+                        weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8, nodes_to_exclude=_ends(b))
         return Path(c).read_bytes()
 
-def _first_conv(file):
-    "The convolution that sees the pixels: it is tiny, and errors made there grow"
+def _ends(file):
+    "The convolution that sees the pixels, where errors grow, and the one that draws the map: both are tiny"
     import onnx
-    return [n.name for n in onnx.load(file).graph.node if n.op_type == 'Conv'][:1]
+    convs = [n for n in onnx.load(file).graph.node if n.op_type == 'Conv']
+    return [convs[0].name, *(n.name for n in convs if 'cam' in n.output)]
 
 # %% ../nbs/07_export.ipynb #dc99a04d
 def _speed(session, squares, n=9):

@@ -1,7 +1,7 @@
 """`learn.predict` on an exported fastai learner against `BearClassifier.predict`, same body, each in a fresh process.
 
 Theirs: the chapter's learner on mobilenet_v2, `learn.export()`, `load_learner`, `learn.predict`, and `get_preds` over many. Ours: the bundle of the
-same body. Weights are random: they change no time. `load` counts imports and loading; `memory` is the resident set after a few predictions.
+same body, as each library sets its threads by itself. Weights are random: they change no time. `load` counts imports and loading; `memory` is the resident set after a few predictions.
 `ours.over_limit` is one prediction over decoding plus the bare forward pass. A ratio over 1 means ours is faster or smaller.
 """
 import argparse, json, os, platform, statistics, subprocess, sys, tempfile
@@ -75,7 +75,7 @@ export_bundle(probe(bear_learner(bear_dls(data), 'mobilenet_v2', pretrained=Fals
 
 def run(code, *args):
     "One side in a process of its own"
-    env = dict(os.environ, BEAR_CACHE=tempfile.mkdtemp())
+    env = {k: v for k,v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'} | dict(BEAR_CACHE=tempfile.mkdtemp())  # compiled once, as for a user
     o = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, *args], capture_output=True, text=True, env=env)
     if o.returncode: sys.exit(f'a side failed:\n{o.stderr[-2000:]}')
     return o.stdout.strip().splitlines()

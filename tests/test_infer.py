@@ -142,7 +142,7 @@ def test_the_stream_takes_no_more_than_it_needs(clf, bears):
     def endless():
         nonlocal taken
         while True: taken += 1; yield image_files(bears)[0]
-    stream = clf.predict_many(endless(), batch_size=4)
+    stream = clf.predict_many(endless(), batch_size=4, workers=2)
     for _ in range(8): next(stream)
     assert taken <= 24
 
