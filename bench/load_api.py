@@ -62,7 +62,7 @@ async def crowd(port, bodies, n, seconds):
 def bare(model, bodies, seconds):
     "(pictures a second, processor milliseconds a picture) of the model without a server, the faster of two ways"
     from bear_classifier.infer import BearClassifier
-    clf = BearClassifier.load(model) if model else BearClassifier.practice()
+    clf = BearClassifier.load(model, threads=1) if model else BearClassifier.practice(threads=1)
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     def threads(sources):
         with ThreadPoolExecutor(n) as pool: list(pool.map(clf.predict, sources))
