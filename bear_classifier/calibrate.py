@@ -90,7 +90,7 @@ def folds(
     seed:int=42,  # The same seed gives the same folds
 )->object:       # Pairs of positions: what may be fitted on, and the fold
     "Yield (rest, fold) index arrays, balanced by class and never splitting a group"
-    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold
     targets = np.asarray(targets)
     groups = np.arange(len(targets)) if groups is None else np.asarray(groups)
     k = max(2, min(k, len(np.unique(groups)), np.bincount(targets)[np.unique(targets)].min()))

@@ -9,7 +9,7 @@ __all__ = ['CLASSES', 'FORMATS', 'MAX_BYTES', 'MAX_PIXELS', 'MAX_MEMORY', 'DataE
            'domain_score', 'decide', 'Prediction', 'wilson']
 
 # %% ../nbs/00_core.ipynb #8e79a80f
-import base64, contextlib, hashlib, html, io, json, math, os, stat
+import contextlib, hashlib, html, io, json, math, os, stat
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
@@ -276,9 +276,14 @@ def image_files(
     "List the files of a folder that may be images"
     root = Path(path).resolve()
     if not root.is_dir(): raise DataError(f'there is no folder {str(path)!r}: gather images first, or draw some with practice_dataset()')
-    def visible(p): return not any(o.startswith('.') for o in p.relative_to(root).parts)
-    def inside(p): return not p.is_symlink() or root in p.resolve().parents
-    return sorted(p for p in root.rglob('*') if visible(p) and p.suffix.lower() not in _SIDECARS and inside(p) and p.is_file())
+    return [Path(o) for o in sorted(_walk(root, root), key=lambda o: o.split(os.sep))]
+
+def _walk(folder, root):
+    with os.scandir(folder) as entries:
+        for o in entries:
+            if o.name.startswith('.') or (o.is_symlink() and root not in Path(o.path).resolve().parents): continue
+            if o.is_dir(follow_symlinks=False): yield from _walk(o.path, root)
+            elif os.path.splitext(o.name)[1].lower() not in _SIDECARS and o.is_file(): yield o.path
 
 # %% ../nbs/00_core.ipynb #0e02a030
 def softmax(

@@ -7,7 +7,7 @@ __all__ = ['cache_dir', 'dataset', 'dataset_version', 'dataset_diff', 'split', '
            'RandomView', 'BearBlock', 'bear_block', 'bear_dls', 'resize_gallery', 'augment_gallery']
 
 # %% ../nbs/03_data.ipynb #8e591bc2
-import functools, hashlib, json, os, warnings
+import hashlib, json, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace

@@ -16,7 +16,7 @@ import anywidget, traitlets
 import numpy as np
 from PIL import Image
 from .clean import REASONS, rank_images
-from .core import DataError, ImageError, display_name, open_image, prepare, sha256_of
+from .core import DataError, ImageError, display_name, image_files, open_image, prepare, sha256_of
 from .journal import Journal, apply, class_name, plan, restore, safe_path
 
 # %% ../nbs/06b_review.ipynb #e58ff31b
@@ -34,22 +34,12 @@ class Item:
     rank: int = 0               # Place in the order
 
 # %% ../nbs/06b_review.ipynb #08352920
-_NOTES = ('.jsonl', '.json', '.csv', '.txt', '.md', '.html')
-
-def _walk(folder, prefix):
-    "Paths below a folder, without hidden files, notes and links; plain strings, for 5,000 of them are listed before the first page"
-    with os.scandir(folder) as entries:
-        for o in entries:
-            if o.name.startswith('.') or o.is_symlink(): continue
-            if o.is_dir(follow_symlinks=False): yield from _walk(o.path, f'{prefix}{o.name}/')
-            elif prefix and not o.name.lower().endswith(_NOTES): yield prefix + o.name
-
 def list_items(
     root:Path,       # The dataset
     journal:Journal, # With the moves made so far
 )->list:             # `Item`s in the order of their names, those in `.trash` too
     "List the images of a dataset without opening any"
-    here = sorted(_walk(root, ''))
+    here = [p.relative_to(root).as_posix() for p in image_files(root) if p.parent != root and not p.is_symlink()]
     away = [o for o,at in journal.at.items() if at.startswith('.')]
     origins = dict.fromkeys([*(journal.origin(o) for o in here), *away])
     return [Item(o, '' if o.startswith('.') else o.split('/')[0], rank=i) for i,o in enumerate(origins)]

@@ -34,8 +34,8 @@ def listed(root):
 
 def chapter(root, args):
     "Fine-tune on all images but a fifth, then sort both parts together by loss, as its cleaner does part by part"
-    import numpy as np, torch
-    from fastai.vision.all import CategoryBlock, CrossEntropyLossFlat, DataBlock, ImageBlock, RandomResizedCrop, RandomSplitter, Resize, Learner, accuracy, aug_transforms, parent_label, set_seed
+    import numpy as np
+    from fastai.vision.all import CategoryBlock, CrossEntropyLossFlat, DataBlock, ImageBlock, RandomResizedCrop, RandomSplitter, Learner, accuracy, aug_transforms, parent_label, set_seed
     from bear_classifier.train import bear_net, bear_splitter
     paths, name = listed(root)
     set_seed(args.seed, reproducible=True)

@@ -6,7 +6,7 @@ mirrored. Recall counts re-encoded and rescaled copies; precision counts every p
 import argparse, io, json, os, platform, tempfile, time
 from pathlib import Path
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import ImageDraw, ImageOps
 from bear_classifier.core import image_files, open_image
 from bear_classifier.gather import look_alike, near_groups, near_pairs, phash
 

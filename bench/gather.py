@@ -3,7 +3,7 @@
 The web is a server on the loopback interface, in a process of its own, with 50 to 300 ms of latency; two in a hundred addresses
 fail, each in another way. The addresses are spread over eight ports, as a search's are over hosts. Both sides run at their
 defaults, each in a fresh process; imports of theirs are not counted."""
-import argparse, io, json, platform, random, statistics, subprocess, sys, tempfile, time
+import argparse, json, platform, random, statistics, subprocess, sys, tempfile, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,6 @@ costs the process that answers, whatever else the machine does.
 """
 import argparse, asyncio, contextlib, io, itertools, json, os, pickle, platform, statistics, subprocess, sys, time, urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 SERVE = 'import sys; from bear_classifier.api import serve_api; serve_api(sys.argv[1] or None, port=0)'
 

@@ -3,7 +3,7 @@
 The server starts as `bear-classifier app` does, with its defaults, and everything shares this machine: the browsers too.
 asked, answered: photos.  errors: visits or photos without an answer.  p50_ms, p99_ms: from choosing a photo to its verdict.
 """
-import argparse, asyncio, json, os, platform, statistics, sys, tempfile, time
+import argparse, asyncio, json, os, platform, sys, tempfile, time
 from pathlib import Path
 import psutil
 

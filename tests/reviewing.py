@@ -1,8 +1,7 @@
 "Helpers of the reviewer's tests: a model of plain colours, a page served by Voila, and a process that applies decisions"
-import json, os, shutil, subprocess, sys, time
+import subprocess, sys, time
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
 import nbformat, numpy as np
 from serving import free_port
 from bear_classifier.core import Prediction, prepare, softmax

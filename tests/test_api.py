@@ -11,10 +11,9 @@ from bear_classifier import api
 from bear_classifier.core import DataError, ImageError, sniff, write_atomic
 from bear_classifier.infer import BearClassifier
 from bear_classifier.practice import draw_outsider, draw_scene
+from photos import PHOTOS, needs_photos
 
 ROOT = Path(__file__).resolve().parent.parent
-PHOTOS = os.environ.get('BEAR_PHOTOS')
-needs_photos = pytest.mark.skipif(not PHOTOS, reason='BEAR_PHOTOS does not name a folder of real photographs')
 
 
 def encoded(im, fmt='JPEG', **kw):
@@ -234,8 +233,8 @@ def test_a_client_that_asks_first_is_not_told_to_go_on(url):
 @needs_photos
 def test_awkward_and_broken_photos(practice):
     with api.running_api(practice) as url:
-        for p in sorted(Path(PHOTOS, 'awkward').glob('*/*')): assert one(url, p.read_bytes()).status_code == 200, p.name
-        for p in sorted(o for o in Path(PHOTOS, 'broken').rglob('*') if o.is_file() and sniff(o.read_bytes()[:512]) is None and o.suffix != '.csv'):
+        for p in sorted((PHOTOS/'awkward').glob('*/*')): assert one(url, p.read_bytes()).status_code == 200, p.name
+        for p in sorted(o for o in (PHOTOS/'broken').rglob('*') if o.is_file() and sniff(o.read_bytes()[:512]) is None and o.suffix != '.csv'):
             with pytest.raises(ImageError) as e: practice.predict(p)
             assert is_problem(several(url, (p.name, p.read_bytes())), 422).lower() == str(e.value).lower()
 
@@ -480,7 +479,7 @@ def test_schemathesis_finds_nothing(practice, bear, tmp_path):
     "Requests made from the schema, right and wrong ones: each answer is one that the schema promises"
     schemathesis = pytest.importorskip('schemathesis', reason='schemathesis makes the requests')
     from hypothesis import HealthCheck, Phase, given, settings, strategies as st
-    from schemathesis.checks import load_all_checks, CHECKS
+    from schemathesis.checks import load_all_checks
     from schemathesis.specs.openapi.checks import positive_data_acceptance
     from bear_classifier.fetch import Limits
     load_all_checks()

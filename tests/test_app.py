@@ -4,9 +4,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 import numpy as np, pytest
 from bear_classifier import app
-from bear_classifier.app import Dashboard, Feedback, as_message, draw_samples, export_feedback, look, small_app
+from bear_classifier.app import Dashboard, Feedback, draw_samples, export_feedback, look
 from bear_classifier.core import Prediction, image_files, sha256_of
 from bear_classifier.infer import BearClassifier
+from photos import PHOTOS, needs_photos
 
 @pytest.fixture(scope='module')
 def clf(): return BearClassifier.load(os.environ['BEAR_TEST_MODEL']) if os.environ.get('BEAR_TEST_MODEL') else BearClassifier.practice()
@@ -122,11 +123,10 @@ def test_the_kernel_stays_small():
             "print(sorted(bad & set(sys.modules)))")
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
 
-@pytest.mark.skipif(not os.environ.get('BEAR_PHOTOS'), reason='needs real photographs: set BEAR_PHOTOS')
+@needs_photos
 def test_real_files_of_every_kind_get_a_sentence(talk):
     _, say = talk()
-    photos = Path(os.environ['BEAR_PHOTOS'])
-    awkward, broken = ([f for f in sorted((photos/k).rglob('*')) if f.is_file() and f.suffix != '.csv'] for k in ('awkward', 'broken'))
+    awkward, broken = ([f for f in sorted((PHOTOS/k).rglob('*')) if f.is_file() and f.suffix != '.csv'] for k in ('awkward', 'broken'))
     for f in awkward + broken:
         m = say(dict(kind='image', id=1, name=f.name), memoryview(f.read_bytes()))
         if f.stat().st_size <= app.LIMIT: assert m['ok'] == (f in awkward), (f.name, m.get('sentence'))

@@ -5,7 +5,7 @@ from PIL import Image
 
 pytest.importorskip('playwright', reason='the browser tests need playwright')
 import serving
-from serving import DONE, PICTURES, READY, classify, visit
+from serving import DONE, PICTURES, READY, classify
 from bear_classifier.practice import draw_bear
 
 pytestmark = [pytest.mark.skipif(not serving.CHROMIUM, reason='no Chromium on this machine')]

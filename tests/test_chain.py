@@ -1,14 +1,11 @@
 "The whole chain as a person walks it: folders and commands, from images to answers"
-import csv, json, os, re, subprocess, sys
-from pathlib import Path
+import csv, json, re, subprocess, sys
 
 import pytest
 
 from bear_classifier import BearClassifier
 from bear_classifier.core import image_files
-
-PHOTOS, WEIGHTS = os.environ.get('BEAR_PHOTOS'), os.environ.get('TORCH_HOME')
-needs_photos = pytest.mark.skipif(not (PHOTOS and WEIGHTS), reason='BEAR_PHOTOS and TORCH_HOME name no photographs and weights')
+from photos import PHOTOS, needs_weights
 
 
 def run(*args, cwd=None):
@@ -114,33 +111,33 @@ def test_help_is_there_for_everything():
 
 @pytest.fixture(scope='module')
 def photo_model(home):
-    said = ok('train', Path(PHOTOS)/'bears', home/'photos')
+    said = ok('train', PHOTOS/'bears', home/'photos')
     print(said)
     return home/'photos', said
 
 
-@needs_photos
+@needs_weights
 def test_photographs_become_a_good_model(photo_model):
     model, said = photo_model
     assert float(re.search(r'validation accuracy ([\d.]+)%', said)[1]) >= 95
-    teddies = [json.loads(o) for o in ok('predict', model, Path(PHOTOS)/'bears'/'teddy', '--json').splitlines()]
+    teddies = [json.loads(o) for o in ok('predict', model, PHOTOS/'bears'/'teddy', '--json').splitlines()]
     assert sum(o['verdict'] == 'teddy' for o in teddies) / len(teddies) >= .85
     assert sum(o['label'] == 'teddy' for o in teddies) / len(teddies) >= .97
 
 
-@needs_photos
+@needs_weights
 def test_strangers_are_told_from_bears(photo_model):
     clf = BearClassifier.load(photo_model[0])
-    strangers = list(clf.predict_many(image_files(Path(PHOTOS)/'ood')))
+    strangers = list(clf.predict_many(image_files(PHOTOS/'ood')))
     assert sum(p.verdict in ('unsure', 'out_of_domain') for p in strangers) / len(strangers) >= .85
 
 
-@needs_photos
+@needs_weights
 def test_clothes_do_not_change_what_a_photograph_shows(photo_model):
     from PIL import Image
     from test_core import as_phone, png16, saved
     clf = BearClassifier.load(photo_model[0])
-    for f in image_files(Path(PHOTOS)/'bears')[10::100]:
+    for f in image_files(PHOTOS/'bears')[10::100]:
         im = Image.open(f).convert('RGB')
         want = clf.predict(im)
         for data in [as_phone(im, o) for o in range(1, 9)] + [saved(im.convert('RGBA'), 'PNG'), png16(im), saved(im.quantize(256), 'PNG')]:

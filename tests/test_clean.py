@@ -1,5 +1,5 @@
 "Ranking, journal, plan, apply and restore: what a notebook cell cannot prove"
-import json, os, random, shutil, subprocess, sys, unicodedata
+import os, shutil, subprocess, sys, unicodedata
 from pathlib import Path
 import numpy as np, pytest
 

@@ -2,15 +2,12 @@
 import csv, io, os, struct, subprocess, sys, zlib
 from pathlib import Path
 
-import numpy as np
-import pytest
+import numpy as np, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image, ImageOps
 
-from bear_classifier.core import (DataError, ImageError, append_line, image_files, load_square, open_image, prepare, read_lines, sniff, write_atomic)
-
-PHOTOS = os.environ.get('BEAR_PHOTOS')
-needs_photos = pytest.mark.skipif(not PHOTOS, reason='BEAR_PHOTOS names no folder of real photographs')
+from bear_classifier.core import (DataError, ImageError, append_line, image_files, load_square, open_image, prepare, read_lines, write_atomic)
+from photos import PHOTOS, needs_photos
 
 
 def picture(w=320, h=240, seed=0):
@@ -198,10 +195,10 @@ def test_a_folder_lists_nothing_outside_it(tmp_path):
 
 @needs_photos
 def test_awkward_photographs_open_upright_and_in_their_colours():
-    files = list(csv.DictReader(open(Path(PHOTOS)/'awkward'/'index.csv')))
+    files = list(csv.DictReader(open(PHOTOS/'awkward'/'index.csv')))
     assert len(files) > 15
     for row in files:
-        f = Path(PHOTOS)/'awkward'/row['file']
+        f = PHOTOS/'awkward'/row['file']
         with Image.open(f) as raw:
             raw.seek(0)
             want = ImageOps.exif_transpose(raw).convert('RGBA')
@@ -213,7 +210,7 @@ def test_awkward_photographs_open_upright_and_in_their_colours():
 
 @needs_photos
 def test_broken_files_say_why():
-    files = sorted((Path(PHOTOS)/'broken').iterdir())
+    files = sorted((PHOTOS/'broken').iterdir())
     said = []
     for f in files:
         with pytest.raises(ImageError) as e: open_image(f)
@@ -224,5 +221,5 @@ def test_broken_files_say_why():
 @needs_photos
 @can_measure
 def test_awkward_photographs_cost_little():
-    files = sorted(p for p in (Path(PHOTOS)/'awkward').rglob('*') if p.is_file()) + sorted((Path(PHOTOS)/'broken').iterdir())
+    files = sorted(p for p in (PHOTOS/'awkward').rglob('*') if p.is_file()) + sorted((PHOTOS/'broken').iterdir())
     assert {k.name: v for k,v in cost(files).items() if v > 150} == {}

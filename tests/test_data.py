@@ -1,5 +1,5 @@
 "A dataset has a version, a split that does not leak or drift, and batches that look like production"
-import os, random, shutil, warnings
+import random, shutil, warnings
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from bear_classifier.core import DataError, append_line, load_square, open_image
 from bear_classifier.data import (RandomView, Square, bear_dls, cache_dir, dataset, dataset_diff, dataset_version, read_split,
                                   resize_gallery, augment_gallery, split, write_split)
 from bear_classifier.practice import practice_dataset
+from photos import PHOTOS, needs_photos
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -208,10 +209,9 @@ def test_galleries_draw(bears):
     plt.close('all')
 
 
-@pytest.mark.skipif('BEAR_PHOTOS' not in os.environ, reason='BEAR_PHOTOS does not say where real photographs are')
+@needs_photos
 def test_real_photographs_form_a_dataset():
-    photos = Path(os.environ['BEAR_PHOTOS'])
-    df = split(dataset(photos/'bears'))
+    df = split(dataset(PHOTOS/'bears'))
     assert len(df) == 414 and df.groupby('group').part.nunique().max() == 1
     with warnings.catch_warnings():
-        warnings.simplefilter('error'); assert len(dataset(photos/'awkward')) == sum(1 for o in (photos/'awkward').glob('*/*'))
+        warnings.simplefilter('error'); assert len(dataset(PHOTOS/'awkward')) == sum(1 for o in (PHOTOS/'awkward').glob('*/*'))

@@ -1,48 +1,30 @@
 "Figures agree with counts by hand and with oracles; nothing fitted has seen the test part; strangers are told on photographs"
 import json, os, re
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip('fastai', reason='the train extra is not installed')
-import numpy as np, torch
-from hypothesis import given, settings as hyp, strategies as st
-from bear_classifier import calibrate, evaluate
-from bear_classifier.core import CLASSES, DataError, Prediction, domain_score, image_files, load_square, softmax, wilson
+import numpy as np
+from hypothesis import given, strategies as st
+from bear_classifier import calibrate
+from bear_classifier.core import CLASSES, DataError, domain_score, image_files, load_square, softmax, wilson
 from bear_classifier.calibrate import (LearnerClassifier, auroc, compare_scorers, cost_matrix, cross_calibrate, ece, expected_costs, fit_domain, fit_settings,
-                                       fit_temperature, fit_unsure, folds, held_out, honest_rows, leave_out_scores, log_loss, reliability, risk_coverage, small_copy)
-from bear_classifier.evaluate import (CORRUPTIONS, bootstrap, confusion, corrupt, evaluate_learner, evaluate_model, mass_inside, overlay_map, per_class, slice_table,
-                                      to_html, top_losses)
+                                       fit_temperature, fit_unsure, folds, held_out, honest_rows, leave_out_scores, reliability, risk_coverage, small_copy)
+from bear_classifier.evaluate import (CORRUPTIONS, bootstrap, confusion, corrupt, evaluate_learner, evaluate_model, mass_inside, overlay_map, per_class, to_html,
+                                      top_losses)
 from bear_classifier.infer import BearClassifier
 from bear_classifier.practice import draw_bear, draw_scene, practice_dataset, practice_outsiders
+from photos import PHOTOS, needs_weights
 
-PHOTOS, WEIGHTS = os.environ.get('BEAR_PHOTOS'), os.environ.get('TORCH_HOME')
-needs_photos = pytest.mark.skipif(not (PHOTOS and WEIGHTS), reason='BEAR_PHOTOS and TORCH_HOME name no photographs and weights')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-    threads = torch.get_num_threads(); torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as m:
-        m.setenv('BEAR_CACHE', str(tmp_path_factory.mktemp('cache')))
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('cache')
 
 
 @pytest.fixture(scope='module')
 def bears(tmp_path_factory): return practice_dataset(tmp_path_factory.mktemp('data')/'bears', n_per_class=24, size=96, seed=11)
 
 
-def probed(df_or_path):
-    from bear_classifier.data import bear_dls
-    from bear_classifier.train import bear_learner, probe
-    torch.manual_seed(0)
-    return probe(bear_learner(bear_dls(df_or_path, size=48, bs=8), 'bearnet_small'))
-
-
 @pytest.fixture(scope='module')
-def learn(bears): return probed(bears)
+def learn(bears, probed): return probed(bears)
 
 
 @pytest.fixture(scope='module')
@@ -230,7 +212,7 @@ def test_only_the_validation_part_is_honest_where_the_body_was_trained(bears):
     assert {learn.heldout.parts[i] for i in honest_rows(learn)} == {'valid'} and len(honest_rows(learn)) < n
 
 
-def test_the_test_part_is_touched_by_nothing_that_is_fitted(bears, learn):
+def test_the_test_part_is_touched_by_nothing_that_is_fitted(bears, probed):
     "Poison its labels before training: nothing but the final report changes"
     from bear_classifier.data import dataset, split
     df = split(dataset(bears))
@@ -313,13 +295,13 @@ def test_the_page_reads_well_in_a_browser(clf, bears, tmp_path):
 def real():
     from bear_classifier.export import graph_bytes, onnx_session, run_graph
     from bear_classifier.train import train_model
-    learn = train_model(Path(PHOTOS)/'bears')
+    learn = train_model(PHOTOS/'bears')
     session = onnx_session(graph_bytes(learn.model, 224))   # the runtime is several times as fast as torch here
     learn.run_fast = lambda x: run_graph(session, x)
     return learn
 
 
-@needs_photos
+@needs_weights
 def test_on_photographs_it_is_right_honest_and_knows_strangers(real):
     "Accuracy, calibration and strangers, all on images that nothing was fitted on; strangers are never used to fit"
     s = fit_settings(real, run=real.run_fast)
@@ -329,18 +311,18 @@ def test_on_photographs_it_is_right_honest_and_knows_strangers(real):
     logits, features, targets, paths = held_out(real)
     groups = calibrate.image_groups(real, paths)
     inside = leave_out_scores(features, groups, s['domain']['reference'], s['domain']['groups'])
-    preds = [p for p in LearnerClassifier(real, s, real.run_fast).predict_many(image_files(Path(PHOTOS)/'ood')) if p.ok]
+    preds = [p for p in LearnerClassifier(real, s, real.run_fast).predict_many(image_files(PHOTOS/'ood')) if p.ok]
     outside = np.array([p.domain_score for p in preds])
     away, accepted = (inside > s['thresholds']['stranger_above']).mean(), (outside <= s['thresholds']['stranger_above']).mean()
     print(f'AUROC {auroc(inside, outside):.3f}, {accepted:.3f} of {len(outside)} outsiders accepted, {away:.3f} of bears turned away')
     assert away <= .055 and auroc(inside, outside) >= .97 and accepted <= .12
 
 
-@needs_photos
+@needs_weights
 def test_on_photographs_distances_beat_logits(real):
     "The table from which the scorer was chosen"
     logits, features, targets, paths = held_out(real)
-    out = np.stack([load_square(o) for o in image_files(Path(PHOTOS)/'ood')])
+    out = np.stack([load_square(o) for o in image_files(PHOTOS/'ood')])
     z, x, _ = real.run_fast(out)
     t = compare_scorers(features, logits, targets, x, z, calibrate.image_groups(real, paths))
     print(t.round(3).to_string())

@@ -6,39 +6,24 @@ import pytest
 
 pytest.importorskip('fastai', reason='the train extra is not installed')
 import numpy as np, onnx, torch
-from bear_classifier.core import BundleError, DataError, image_files, load_square, sha256_of, softmax, write_atomic
+from bear_classifier.core import BundleError, DataError, image_files, load_square, sha256_of, softmax
 from bear_classifier import export
-from bear_classifier.calibrate import LearnerClassifier, fit_settings
-from bear_classifier.export import Graph, check_parity, compare_graphs, export_bundle, graph_bytes, model_card, onnx_session, quantize_graph, run_graph
+from bear_classifier.calibrate import LearnerClassifier
+from bear_classifier.export import Graph, check_parity, compare_graphs, export_bundle, graph_bytes, quantize_graph, run_graph
 from bear_classifier.infer import BearClassifier
 from bear_classifier.practice import practice_dataset
-from bear_classifier.train import BearNet, bear_learner, bear_net, probe
+from bear_classifier.train import BearNet, bear_net
+from photos import PHOTOS, needs_weights
 
-PHOTOS, WEIGHTS = os.environ.get('BEAR_PHOTOS'), os.environ.get('TORCH_HOME')
-needs_photos = pytest.mark.skipif(not (PHOTOS and WEIGHTS), reason='BEAR_PHOTOS and TORCH_HOME name no photographs and weights')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-    threads = torch.get_num_threads(); torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as m:
-        m.setenv('BEAR_CACHE', str(tmp_path_factory.mktemp('cache')))
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('cache')
 
 
 @pytest.fixture(scope='module')
 def bears(tmp_path_factory): return practice_dataset(tmp_path_factory.mktemp('data')/'bears', n_per_class=20, size=96, seed=21)
 
 
-def probed(path):
-    from bear_classifier.data import bear_dls
-    torch.manual_seed(0)
-    return probe(bear_learner(bear_dls(path, size=48, bs=8), 'bearnet_small'))
-
-
 @pytest.fixture(scope='module')
-def learn(bears): return probed(bears)
+def learn(bears, probed): return probed(bears)
 
 
 @pytest.fixture(scope='module')
@@ -287,13 +272,13 @@ def test_a_pickle_is_no_bundle_and_runs_nothing(bundle, tmp_path):
 
 # --- photographs ---
 
-@needs_photos
+@needs_weights
 def test_a_model_of_photographs_is_exported_and_agrees(tmp_path):
     from bear_classifier.train import train_model
-    learn = train_model(Path(PHOTOS)/'bears')
+    learn = train_model(PHOTOS/'bears')
     folder = export_bundle(learn, tmp_path/'bears', int8=True)
     card = json.loads((folder/'model.json').read_text())
     print(card['metrics']['accuracy'], card['parity'], card['variants'])
     assert card['parity'] < 1e-3 and card['metrics']['accuracy']['value'] >= .95
-    teddies = list(BearClassifier.load(folder).predict_many(image_files(Path(PHOTOS)/'bears'/'teddy')))
+    teddies = list(BearClassifier.load(folder).predict_many(image_files(PHOTOS/'bears'/'teddy')))
     assert np.mean([p.verdict == 'teddy' for p in teddies]) > .9

@@ -8,8 +8,8 @@ for o in ('ddgs', 'httpx', 'imagehash', 'cryptography'): pytest.importorskip(o)
 from hypothesis import given, settings, strategies as st
 from bear_classifier.core import DataError, image_files, read_lines, sha256_of
 from bear_classifier.fetch import Limits, SearchError
-from bear_classifier.gather import (DatasetVersion, Manifest, add_files, data_card, deduplicate, download, gather, hamming, near_groups, near_pairs, phash, queries,
-                                    read_manifest, read_urls, verify, version_of)
+from bear_classifier.gather import (DatasetVersion, Manifest, add_files, data_card, deduplicate, gather, hamming, near_groups, near_pairs, queries, read_manifest, read_urls,
+                                    version_of)
 from webdouble import Search, Web
 
 def picture(seed, size=(128, 96), fmt='JPEG', quality=85):

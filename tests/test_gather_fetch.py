@@ -1,14 +1,14 @@
 """What a fetch survives, and whom it refuses to call, over real sockets on the loopback interface."""
-import asyncio, http.server, io, os, ssl, threading, time
+import asyncio, http.server, io, ssl, threading, time
 from contextlib import contextmanager
-from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 pytest.importorskip('httpx')
-from bear_classifier.core import ImageError, image_files, open_image, sha256_of
-from bear_classifier.fetch import Limits, fetch, fetch_many, is_public, lookup
-from bear_classifier.gather import download, read_manifest
+from bear_classifier.core import image_files, open_image, sha256_of
+from bear_classifier.fetch import Limits, fetch, fetch_many, is_public
+from bear_classifier.gather import download
 from webdouble import Web, certificate
+from photos import PHOTOS, needs_photos
 
 def picture(seed=0):
     im = Image.fromarray(np.random.default_rng(seed).integers(0, 255, (6, 6, 3), dtype=np.uint8)).resize((256, 256))
@@ -99,12 +99,11 @@ def test_works_inside_a_running_loop_and_stops_when_nobody_listens(web):
         if o.ok: break
     assert o.url == web.url('1.jpg')
 
-@pytest.mark.skipif('BEAR_PHOTOS' not in os.environ, reason='BEAR_PHOTOS names the folder of real photographs')
+@needs_photos
 def test_real_files_broken_and_awkward(tmp_path):
-    photos = Path(os.environ['BEAR_PHOTOS'])
     from urllib.parse import quote
-    broken = {f'broken/{quote(p.name)}': p.read_bytes() for p in (photos/'broken').iterdir()}
-    awkward = {f'awkward/{quote(p.name)}': p.read_bytes() for p in image_files(photos/'awkward')}
+    broken = {f'broken/{quote(p.name)}': p.read_bytes() for p in (PHOTOS/'broken').iterdir()}
+    awkward = {f'awkward/{quote(p.name)}': p.read_bytes() for p in image_files(PHOTOS/'awkward')}
     with Web(broken | awkward) as w:
         rows = {urlpath(o['url']): o for o in download([w.url(o) for o in w.files], tmp_path/'set', 'bear', limits=Limits(allow_private=w.places), progress=False)}
     assert {rows['/' + o]['status'] for o in broken} == {'failed'} and all(rows['/' + o]['reason'] for o in broken)

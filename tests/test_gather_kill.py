@@ -1,6 +1,5 @@
 """A gathering that is killed goes on where it was: nothing lost, nothing that was kept is fetched twice."""
 import io, os, random, signal, subprocess, sys, textwrap, time
-from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 pytest.importorskip('httpx'); pytest.importorskip('imagehash')

@@ -1,9 +1,7 @@
 "Bundles from outside are hostile until checked; answers do not depend on how an image is handed in"
-import base64, io, json, os, shutil, subprocess, sys
-from pathlib import Path
+import io, json, os, shutil, subprocess, sys
 
-import numpy as np
-import pytest
+import numpy as np, pytest
 from PIL import Image
 
 from bear_classifier import BearClassifier

@@ -1,13 +1,11 @@
 "The model that ships: right on fresh drawings, closed to strangers and to photographs, small, and made by one function"
 import os
-from pathlib import Path
-import numpy as np
-import pytest
+import numpy as np, pytest
 from bear_classifier.core import CLASSES, image_files
 from bear_classifier.infer import BearClassifier
 from bear_classifier.practice import OUTSIDERS, draw_scene, practice_dataset, practice_squares
+from photos import PHOTOS, needs_photos
 
-PHOTOS = os.environ.get('BEAR_PHOTOS')
 AWAY = ('unsure', 'out_of_domain')
 
 @pytest.fixture(scope='module')
@@ -45,9 +43,9 @@ def test_drawn_strangers_are_turned_away(clf):
 def test_blank_images_are_no_bears(clf):
     for v in (0, 128, 255): assert clf.predict(np.full((200,300,3), v, np.uint8)).verdict in AWAY
 
-@pytest.mark.skipif(not PHOTOS, reason='set BEAR_PHOTOS to a folder of photographs')
+@needs_photos
 def test_photographs_are_turned_away(clf):
-    photos = [p for f in ('bears', 'ood') for d in sorted(Path(PHOTOS, f).iterdir()) for p in image_files(d)]
+    photos = [p for f in ('bears', 'ood') for d in sorted((PHOTOS/f).iterdir()) for p in image_files(d)]
     away = [p.verdict in AWAY for p in clf.predict_many(photos)]
     print(f'{np.mean(away):.3f} of {len(away)} photographs turned away')
     assert np.mean(away) >= .9

@@ -1,5 +1,5 @@
 "The server of the dashboard: what it answers, what it refuses, and what it leaves behind"
-import asyncio, http.client, json, os, subprocess, sys, time
+import asyncio, http.client, json, os, subprocess, time
 from pathlib import Path
 from urllib.parse import urlsplit
 import psutil, pytest, websockets

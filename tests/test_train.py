@@ -1,30 +1,23 @@
 "The probe is solved, honest and cached; fine-tuning resumes and never does harm; bodies come whole and with their colours"
-import json, os, pickle, subprocess, sys, textwrap
+import os, pickle, subprocess, sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip('fastai', reason='the train extra is not installed')
 import numpy as np, pandas as pd, torch
-from fastai.vision.all import Callback, CancelFitException, ClassificationInterpretation, Learner, load_learner
+from fastai.vision.all import Callback, ClassificationInterpretation, Learner
 from bear_classifier.core import DataError, ImageError, load_square, softmax
 from bear_classifier.data import RandomView, Square, bear_dls, cache_dir, dataset, split
 from bear_classifier.practice import practice_dataset
 from bear_classifier import train
 from bear_classifier.train import (BearNet, bear_learner, bear_net, bearnet_small, extract_features, fine_tune_from_probe, learning_curve,
                                    plot_learning_curve, probe, train_model, trim_cache)
+from photos import PHOTOS, needs_weights
+
+pytestmark = pytest.mark.usefixtures('cache')
 
 NOWHERE = dict(https_proxy='http://127.0.0.1:9', http_proxy='http://127.0.0.1:9', HTTPS_PROXY='http://127.0.0.1:9', HF_HUB_OFFLINE='1')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-    "The cache of these tests alone, and one thread, for others may be at work"
-    threads = torch.get_num_threads(); torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as m:
-        m.setenv('BEAR_CACHE', str(tmp_path_factory.mktemp('cache')))
-        yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='module')
@@ -399,11 +392,9 @@ def test_both_methods_and_no_other(bears):
     with pytest.raises(DataError, match='no method'): train_model(bears, method='magic')
 
 
-needs_photos = pytest.mark.skipif('BEAR_PHOTOS' not in os.environ or 'TORCH_HOME' not in os.environ, reason='BEAR_PHOTOS and TORCH_HOME do not say where real photographs and weights are')
-
-@needs_photos
+@needs_weights
 def test_real_photographs_are_told_apart():
-    learn = train_model(Path(os.environ['BEAR_PHOTOS'])/'bears')
+    learn = train_model(PHOTOS/'bears')
     assert learn.heldout.accuracy('valid')[0] >= .95 and learn.heldout.accuracy()[0] >= .95
     df = learn.dls.bears.df; test = df[df.part == 'test']
     w,b = head(learn)
@@ -411,15 +402,15 @@ def test_real_photographs_are_told_apart():
     assert right.mean() >= .93
 
 
-@needs_photos
+@needs_weights
 def test_any_shape_of_head_gives_way():
     "SqueezeNet ends in a convolution: its body works all the same"
-    learn = train_model(Path(os.environ['BEAR_PHOTOS'])/'bears', 'squeezenet1_0', size=160)
+    learn = train_model(PHOTOS/'bears', 'squeezenet1_0', size=160)
     assert learn.heldout.accuracy()[0] >= .9 and learn.model.head.in_features == 512
 
 
 @pytest.mark.skipif('BEAR_LONG' not in os.environ, reason='BEAR_LONG=1 asks for proofs that take minutes')
-@needs_photos
+@needs_weights
 def test_fine_tuning_on_photographs_is_no_worse():
-    learn = train_model(Path(os.environ['BEAR_PHOTOS'])/'bears', method='finetune', epochs=2, refit=False)
+    learn = train_model(PHOTOS/'bears', method='finetune', epochs=2, refit=False)
     assert learn.how in ('probe', 'finetune') and learn.heldout.accuracy('valid')[0] >= .95
