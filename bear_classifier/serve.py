@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'default_cap', 'Limits', 'Page', 'Visit', 'Pool', 'ThisPython', 'Kernels', 'words_page', 'Nothing',
-           'PageHandler', 'Health', 'Alive', 'NoScript', 'OneKernel', 'Channels', 'security_headers', 'BearVoila',
-           'app_notebook', 'serve_app']
+           'PageHandler', 'Health', 'Alive', 'NoScript', 'OneKernel', 'sound_message', 'Channels', 'security_headers',
+           'BearVoila', 'app_notebook', 'serve_app']
 
 # %% ../nbs/11_serve.ipynb #f241ce4b
 import asyncio, json, logging, os, shutil, socket, sys, tempfile, time
@@ -300,8 +300,43 @@ class OneKernel(KernelHandler):
     SUPPORTED_METHODS = ('GET',)
 
 # %% ../nbs/11_serve.ipynb #de2b1294
+_PARTS = 64  # of a message: a channel, four parts that each has, and some pictures
+
+def sound_message(
+    message:str|bytes, # As it came
+    v1:bool=True,      # Cut as in `v1.kernel.websocket.jupyter.org`, or in the older way
+)->bool:               # False for one that is not to be taken apart
+    "Check that a binary message is cut into as many parts as it says, one after the other"
+    if isinstance(message, str): return True
+    width, order = (8, 'little') if v1 else (4, 'big')
+    n = int.from_bytes(message[:width], order)
+    if not 0 < n <= _PARTS or width*(n + 1) > len(message): return False
+    at = [int.from_bytes(message[width*i:width*(i + 1)], order) for i in range(1, n + 1)]
+    return all(a <= b for a, b in zip([width*(n + 1), *at], [*at, len(message)]))
+
 class Channels(VoilaKernelWebsocketHandler):
     "The page's connection with its kernel, without what the kernel prints"
+    async def get(self, kernel_id):
+        "Count as connected from the first byte: on a busy machine the greeting may take longer than a page may be away"
+        self.kernel_manager.pool.met(kernel_id)
+        try: await super().get(kernel_id)
+        finally:
+            if not self.kernel_manager._kernel_connections.get(kernel_id): self.kernel_manager.pool.left(kernel_id)
+
+    async def pre_get(self):
+        "Greet the kernel, and give up as soon as it is gone: Jupyter would wait for a minute"
+        greeting = asyncio.ensure_future(super().pre_get())
+        while not greeting.done():
+            await asyncio.wait([greeting], timeout=1)
+            if not greeting.done() and not await self.kernel_manager._alive(self.kernel_id): greeting.cancel(); raise tornado.web.HTTPError(404)
+        await greeting
+
+    def on_message(self, ws_message):
+        "Pass a message on, and hang up on nonsense"
+        if not sound_message(ws_message, bool(self.connection.subprotocol)): return self.close(1007, 'not a message')
+        try: super().on_message(ws_message)
+        except Exception: log.info('a message that is none ended its connection', exc_info=True); self.close(1007, 'not a message')
+
     def write_message(self, message, binary=False):
         header = read_header_from_binary_message(message) if isinstance(message, bytes) else (message if isinstance(message, dict) else json.loads(message)).get('header')
         if (header or {}).get('msg_type') not in ('stream', 'error'): return super().write_message(message, binary)

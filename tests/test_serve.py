@@ -3,6 +3,7 @@ import asyncio, http.client, json, os, subprocess, time
 from pathlib import Path
 from urllib.parse import urlsplit
 import psutil, pytest, websockets
+from hypothesis import given, strategies as st
 import serving
 from bear_classifier import serve
 from bear_classifier.core import BundleError
@@ -99,15 +100,16 @@ class Visitor:
         header = dict(msg_id=os.urandom(8).hex(), username='', session='test', msg_type=kind, version='5.3', date='2026-01-01T00:00:00Z')
         return json.dumps(dict(header=header, parent_header={}, metadata={}, content=content, buffers=[], channel=channel))
 
-    def talk(self, *messages, seconds=2):
+    def talk(self, *messages, seconds=2, **kw):
         "Send messages and collect what comes back for a while"
+        read = (lambda m: m) if 'subprotocols' in kw else json.loads
         async def go():
             got = []
-            async with websockets.connect(self.address, max_size=None, origin=self.site.url.rstrip('/')) as ws:
+            async with websockets.connect(self.address, max_size=None, origin=self.site.url.rstrip('/'), **kw) as ws:
                 for m in messages: await ws.send(m)
                 end = time.monotonic() + seconds
                 while (left := end - time.monotonic()) > 0:
-                    try: got.append(json.loads(await asyncio.wait_for(ws.recv(), left)))
+                    try: got.append(read(await asyncio.wait_for(ws.recv(), left)))
                     except asyncio.TimeoutError: break
                 return got
         return asyncio.run(go())
@@ -137,6 +139,25 @@ def test_nonsense_ends_at_most_ones_own_page(site):
     assert site.health()['status'] == 'ok' and site.get(f'alive/{v.kernel}')[0] in (200, 410)
     w = Visitor(site)
     assert any(m['msg_type'] == 'kernel_info_reply' for m in w.talk(w.message('kernel_info_request', {})))
+
+@pytest.mark.parametrize('way', ('', 'v1.kernel.websocket.jupyter.org'))
+def test_a_few_bytes_of_nonsense_cost_nothing(site, way):
+    "Jupyter believes what a binary message says of its parts: it would count to 2**63, or reserve gigabytes, while everybody waits"
+    server, n = psutil.Process(site.proc.pid), 2**20
+    parts = lambda number, at, width=8 if way else 4, order='little' if way else 'big': b''.join(o.to_bytes(width, order) for o in (number, *at))
+    for message in (b'\x7f' + b'\xff'*7, b'\xff'*8, b'\x7f\xff\xff\xff', parts(n, [n*(i % 2) for i in range(n)]), parts(3, [0, 2**31, 0]), parts(0, [])):
+        v, before = Visitor(site), server.memory_info().rss
+        with pytest.raises(websockets.exceptions.ConnectionClosed) as e: v.talk(message, seconds=5, **(dict(subprotocols=[way]) if way else {}))
+        assert e.value.rcvd.code == 1007 and site.health()['status'] == 'ok' and server.memory_info().rss - before < 100e6
+        site.until(lambda h: h['visits'] < 4)
+
+@given(st.lists(st.integers(0, 120), min_size=2, max_size=6).flatmap(lambda at: st.sampled_from([at, sorted(at)])), st.integers(-1, 1), st.binary(max_size=60))
+def test_sound_messages_are_no_larger_than_they_are(at, wrong, body):
+    "Whatever offsets say: what is let through has its parts side by side, and never more bytes than came"
+    message = b''.join(o.to_bytes(8, 'little') for o in (len(at) + wrong, *at)) + body
+    if not serve.sound_message(message): return
+    at = at[:len(at) + wrong]
+    assert at == sorted(at) and sum(len(message[x:y]) for x, y in zip(at, at[1:])) <= len(message)
 
 def test_another_site_cannot_use_a_visitors_browser(site):
     v = Visitor(site)
