@@ -311,10 +311,10 @@ def most_informative(
     "Order images so that each is uncertain and unlike those before it"
     p, u = np.asarray(probabilities).clip(1e-9), unit_rows(features)
     doubt = -(p * np.log2(p)).sum(1) / math.log2(p.shape[1]) + .05
-    far, order = np.ones(len(u)), []
+    far, left, order = np.ones(len(u)), np.ones(len(u), bool), []
     for _ in range(len(u)):
-        i = int(np.where(np.isin(np.arange(len(u)), order), -1, doubt * far).argmax())
-        order.append(i)
+        i = int(np.where(left, doubt * far, -1).argmax())
+        order.append(i); left[i] = False
         far = np.minimum(far, 1 - u @ u[i])
     return np.array(order, int)
 

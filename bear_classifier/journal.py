@@ -401,7 +401,14 @@ def _tell_manifest(root, j):
         rows[key] = o
     for origin, at in j.at.items():
         rows = list(by_sha.get(j.shas[origin], {}).values())
-        for line in _changes(root, rows, at) if rows else (): append_line(file, line)
+        for line in _changes(root, rows, at) if rows else _first_line(root, origin, at): append_line(file, line)
+
+def _first_line(root, origin, at):
+    "The line of an image that came in without a label and has one now"
+    if not origin.startswith('.inbox/') or at.startswith('.'): return
+    from bear_classifier.gather import FIELDS, examine
+    facts = examine((root/at).read_bytes())
+    yield {k: '' for k in FIELDS} | {k: v for k,v in facts.items() if k in FIELDS} | dict(label=at.split('/')[0], path=at, page=origin, status='kept', reason='labelled in review', fetched_at=_now())
 
 # %% ../nbs/06a_journal.ipynb #64c32d98
 def kappa(

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from bear_classifier.clean import add_unlabelled, gather_evidence, held_out_scores, look_at, most_informative, neighbour_distance, picture_faults, surprise
 from bear_classifier.journal import Journal, apply, class_name, compare_reviews, kappa, merge_reviews, plan, restore, safe_path
 from bear_classifier.core import DataError, append_line, image_files, read_lines, sha256_of
-from bear_classifier.gather import DatasetVersion, read_manifest
-from bear_classifier.practice import draw_bear
+from bear_classifier.gather import DatasetVersion, data_card, gather, read_manifest
+from bear_classifier.practice import draw_bear, practice_dataset
 
 def tree(root): return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(Path(root).rglob('*')) if p.is_file() and not p.name.startswith(('.review', 'review.jsonl', 'manifest'))}
 def contents(root): return sorted(tree(root).values())
@@ -276,6 +276,18 @@ def test_inbox_is_outside_the_dataset_until_labelled(root, tmp_path):
     j = journal(root); j.decide([(rel, sha256_of(root/rel))], 'label', 'teddy'); apply(root)
     assert len(list((root/'teddy').iterdir())) == 7
     restore(root); assert (root/rel).exists() and DatasetVersion.of(root) == v
+
+def test_a_labelled_image_enters_the_manifest_and_leaves_it(root, tmp_path):
+    gather(root, from_=practice_dataset(tmp_path/'more', 2, size=64), progress=False)
+    draw_bear('teddy', 1, 96).save(tmp_path/'photo.png')
+    rel, = add_unlabelled(root, [tmp_path/'photo.png'])
+    j = journal(root); j.decide([(rel, sha256_of(root/rel))], 'label', 'teddy'); apply(root)
+    row, = [o for o in read_manifest(root) if o['reason'] == 'labelled in review']
+    assert row['path'].startswith('teddy/') and (root/row['path']).is_file() and row['sha256'] == sha256_of(root/row['path']) and row['width'] == 96 and row['status'] == 'kept'
+    assert "| teddy | 9 |" in data_card(root)
+    apply(root); assert sum(o['reason'] == 'labelled in review' for o in read_manifest(root)) == 1
+    restore(root)
+    assert not any(o['status'] == 'kept' and o['sha256'] == row['sha256'] for o in read_manifest(root))
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 17), st.sampled_from(['keep', 'drop', 'black', 'grizzly', 'teddy', 'polar', 'undo', 'redo', 'apply', 'restore'])), max_size=25))
