@@ -154,6 +154,17 @@ def test_past_the_limit_there_is_a_sentence(open_page, files):
     assert said == ['This file has 11 MB; 10 MB can be sent. Save it as a JPEG, or make it smaller.'] and max(sent, default=0) < 2**20
     assert '10 MB' in page.locator('.hint').inner_text()
 
+def test_nothing_and_a_hundred_megabytes(open_page, tmp_path):
+    "An empty file, 100 MB of noise, a zip that is called a photo, and a sound picture of 100 MB, which the browser makes smaller"
+    (tmp_path/'empty.jpg').touch(); (tmp_path/'noise.jpg').write_bytes(os.urandom(100*2**20)); (tmp_path/'zip.jpg').write_bytes(b'PK\x03\x04' + bytes(500))
+    draw_bear('grizzly', 3, 512).resize((6000, 5830)).save(tmp_path/'sound.bmp')
+    assert (tmp_path/'sound.bmp').stat().st_size > 100*2**20
+    sent = []
+    page = open_page(init=lambda p: p.on('websocket', lambda ws: ws.on('framesent', lambda data: sent.append(len(data)))))
+    said = classify(page, [tmp_path/f for f in ('empty.jpg', 'noise.jpg', 'zip.jpg', 'sound.bmp')])
+    assert said[0] == 'The file is empty' and said[1].startswith('This file has 100 MB; 10 MB can be sent') and said[2].startswith('This is a zip archive') and said[3].startswith(WORDS)
+    assert max(sent) < 2*2**20 and not page.errors and classify(page, [tmp_path/'empty.jpg'])[0] == 'The file is empty'
+
 def test_a_cut_connection_shows_no_old_answer(open_page, files):
     "What a message past the socket's limit does: the socket closes with 1009 and the message is gone"
     cut = []

@@ -130,6 +130,43 @@ def test_damaged_files_raise_one_type(data, edits, keep):
     else: assert im.mode == 'RGB' and min(im.size) > 0
 
 
+FUZZ = '''
+import faulthandler, random, sys
+from bear_classifier.core import ImageError, load_square
+faulthandler.enable()
+def resident(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmRSS')).split()[1]) / 1024
+def mutated(rng, data):
+    "Bytes flipped, a stretch repeated, cut out or filled, the end cut off, two files in one"
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        i, n, how = rng.randrange(len(data)), rng.choice((1, 2, 4, 16, 256)), rng.randrange(6)
+        if how == 0: data[i] ^= 1 << rng.randrange(8)
+        elif how == 1: data[i:i+n] = rng.randbytes(len(data[i:i+n]))
+        elif how == 2: data[i:i] = data[i:i+n]
+        elif how == 3 and len(data) > n + 64: del data[i:i+n]
+        elif how == 4: data[i:i+n] = rng.choice((b'\\0', b'\\xff', b'\\x7f')) * len(data[i:i+n])
+        elif rng.random() < .3: del data[max(32, i):]
+    return bytes(data)
+seeds = [open(f, 'rb').read() for f in sys.argv[1:]]
+rng, opened, refused, marks = random.Random(5), 0, 0, []
+for i in range(10_000):
+    if i % 2500 == 1250: marks.append(resident())
+    try: assert load_square(mutated(rng, seeds[i % len(seeds)]), 48).shape == (48, 48, 3); opened += 1
+    except ImageError as e: assert str(e); refused += 1
+print(opened, refused, max(marks[1:]) - marks[0])
+'''
+
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='memory is read from /proc')
+def test_ten_thousand_mutated_images(tmp_path):
+    "No crash, no other error, no leak"
+    names = [tmp_path/f'{i}' for i,_ in enumerate(SEEDS)]
+    for f, data in zip(names, SEEDS): f.write_bytes(data)
+    out = subprocess.run([sys.executable, '-c', FUZZ, *map(str, names)], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr[-3000:]
+    opened, refused, grown = map(float, out.stdout.split())
+    assert opened + refused == 10_000 and min(opened, refused) > 1000 and grown < 30
+
+
 COST = '''
 import sys, time
 import numpy as np

@@ -1,5 +1,5 @@
 "The server of the dashboard: what it answers, what it refuses, and what it leaves behind"
-import asyncio, http.client, json, os, subprocess, time
+import asyncio, http.client, json, os, socket, subprocess, time
 from pathlib import Path
 from urllib.parse import urlsplit
 import psutil, pytest, websockets
@@ -158,6 +158,31 @@ def test_sound_messages_are_no_larger_than_they_are(at, wrong, body):
     if not serve.sound_message(message): return
     at = at[:len(at) + wrong]
     assert at == sorted(at) and sum(len(message[x:y]) for x, y in zip(at, at[1:])) <= len(message)
+
+def slow_upload(site, v, size=12*2**20):
+    "A connection that has announced a large message and sent its beginning"
+    o = urlsplit(v.address)
+    s = socket.create_connection((o.hostname, o.port), 30)
+    s.sendall(f'GET {o.path}?{o.query} HTTP/1.1\r\nHost: {o.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n'
+              f'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nOrigin: {site.url.rstrip("/")}\r\n\r\n'.encode())
+    assert s.recv(4096).startswith(b'HTTP/1.1 101')
+    s.sendall(bytes([0x82, 0xff]) + size.to_bytes(8, 'big') + b'mask')
+    return s
+
+def test_many_slow_uploads_hold_nobody_up(site):
+    "Two hundred half-sent requests, and three visitors on eight connections each that send a large picture a few bytes at a time"
+    o, server = urlsplit(site.url), psutil.Process(site.proc.pid)
+    half = [socket.create_connection((o.hostname, o.port), 30) for _ in range(200)]
+    for s in half: s.sendall(b'GET / HTTP/1.1\r\nHost: bears\r\nX-Slow: ')
+    before, slow = server.memory_info().rss, [slow_upload(site, v) for v in [Visitor(site) for _ in range(3)] for _ in range(8)]
+    for _ in range(5):
+        for s in half + slow: s.sendall(b'a' * 50)
+        assert site.health()['status'] == 'ok'
+    v = Visitor(site)
+    assert any(m['msg_type'] == 'kernel_info_reply' for m in v.talk(v.message('kernel_info_request', {}))) and server.memory_info().rss - before < 100e6
+    for s in half + slow: s.close()
+    h = site.until(lambda h: h['visits'] == 0 and h['warm'] == 2)
+    assert h['visits'] == 0 and h['kernels'] == 2, 'whoever is gone takes no place'
 
 def test_another_site_cannot_use_a_visitors_browser(site):
     v = Visitor(site)
