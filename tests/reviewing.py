@@ -1,5 +1,5 @@
 "Helpers of the reviewer's tests: a model of plain colours, a page served by Voila, and a process that applies decisions"
-import subprocess, sys, time
+import os, subprocess, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 import nbformat, numpy as np
@@ -34,6 +34,18 @@ def page(tmp, root, ranking=None):
     port, log = free_port(), open(tmp/'voila.log', 'w')
     proc = subprocess.Popen([sys.executable, '-m', 'voila', 'review.ipynb', '--no-browser', f'--port={port}', '--Voila.ip=127.0.0.1'], cwd=tmp, stdout=log, stderr=log)
     try: yield f'http://127.0.0.1:{until_up(port, proc, tmp)}/'
+    finally: proc.terminate(); proc.wait(20); log.close()
+
+@contextmanager
+def lab(tmp, code):
+    "JupyterLab in `tmp`, with a notebook of one cell; gives the notebook's address"
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nb.metadata['kernelspec'] = dict(name='python3', display_name='python3', language='python')
+    nbformat.write(nb, tmp/'review.ipynb')
+    port, log = free_port(), open(tmp/'voila.log', 'w')
+    words = ['jupyter', 'lab', '--no-browser', '--allow-root', f'--port={port}', '--IdentityProvider.token=', '--LabApp.news_url=None']
+    proc = subprocess.Popen([sys.executable, '-m', *words], cwd=tmp, stdout=log, stderr=log, env=os.environ | dict(JUPYTER_CONFIG_DIR=str(tmp/'config')))
+    try: yield f'http://127.0.0.1:{until_up(port, proc, tmp)}/lab/tree/review.ipynb'
     finally: proc.terminate(); proc.wait(20); log.close()
 
 def until_up(port, proc, tmp):

@@ -3,7 +3,7 @@ import pytest
 pytest.importorskip('playwright', reason='the browser tests need playwright')
 pytest.importorskip('pandas', reason='a ranking is a pandas table')
 import serving
-from reviewing import Colours, page, tree
+from reviewing import Colours, lab, page, tree
 from bear_classifier.clean import rank_images
 from bear_classifier.journal import Journal
 from bear_classifier.practice import practice_dataset
@@ -66,6 +66,23 @@ def test_a_whole_review(root, tmp_path):
         p.click('[data-do=plan]'); p.click('[data-do=restore]'); said(p, '3 images brought back')
         assert tree(root) == before
         assert p.errors == [] and not [u for u in p.asked if not u.startswith((url, 'data:', 'blob:')) and 'fontawesome' not in u]
+
+def test_in_jupyterlab_a_key_decides_and_does_nothing_else(tmp_path):
+    "JupyterLab has keys of its own: D D deletes a cell, 1 makes it a heading"
+    pytest.importorskip('jupyterlab', reason='JupyterLab comes with the dev extra')
+    before = tree(practice_dataset(tmp_path/'bears', n_per_class=10, size=96))
+    code = "from bear_classifier import BearClassifier\nfrom bear_classifier.review import Reviewer\nReviewer('bears', BearClassifier.practice(), who='ana')"
+    with lab(tmp_path, code) as url, serving.chromium() as browser:
+        p = browser.new_page(viewport=dict(width=1300, height=900))
+        p.goto(url); p.click('.jp-Notebook .jp-Cell .cm-content', timeout=60_000); p.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status=idle]', timeout=60_000)
+        p.keyboard.press('Shift+Enter'); p.wait_for_selector('.bear-review .card .guess:not(:empty)', timeout=60_000)
+        cells = p.locator('.jp-Notebook .jp-Cell').count()
+        p.locator('.card').first.focus()
+        for n, key in enumerate('dd1', 1): p.keyboard.press(key); decided(p, n)
+        p.keyboard.press('u'); decided(p, 2)
+        p.screenshot(path=_picture('review-lab.png'))
+        assert p.locator('.jp-Notebook .jp-Cell').count() == cells and p.locator('.jp-Notebook .jp-MarkdownCell').count() == 0
+        assert [d.do for d in Journal(tmp_path/'bears'/'review.jsonl').state.values()] == ['drop', 'drop'] and tree(tmp_path/'bears') == before
 
 def _picture(name): serving.PICTURES.mkdir(exist_ok=True); return serving.PICTURES/name
 
