@@ -66,9 +66,10 @@ def detail(
 
 # %% ../nbs/09_app.ipynb #d052a728
 def _how_good(card):
-    a = card.get('metrics', {}).get('accuracy')
-    if not a: return 'It has not been measured.'
-    return f"{a['value']:.1%} right on {a['n']} images that it had not learned from; with so many, the truth lies between {a['low']:.1%} and {a['high']:.1%}."
+    m = card.get('metrics', {}); a, test = m.get('accuracy'), m.get('test', {}).get('accuracy')
+    if not (a or test): return 'It has not been measured.'
+    how, a = ('that were kept aside from the start', test) if test else ('by models that had not seen them', a)
+    return f"{a['value']:.1%} right on {a['n']:,} images {how} (95% interval: {a['low']:.1%} to {a['high']:.1%})."
 
 def _limits(card):
     own = ('It learned from drawings, made by code. Of a real photograph it should say that it does not know it. ' if card.get('name') == 'practice' else '')
@@ -81,7 +82,7 @@ def about(
     "Say what a visitor should know about the model"
     data = card.get('dataset', {}); counts = data.get('counts', {})
     seen = f"{sum(counts.values()):,} images: " + ', '.join(f'{n:,} {display_name(c)}' for c,n in counts.items()) if counts else 'not noted'
-    rows = [('Model', f"{card.get('name', '?')} {card.get('version', '')}, {card.get('arch', '')}".rstrip(', ')), ('Trained on', seen + '.'),
+    rows = [('Model', f"{card.get('name', '?')} {card.get('version', '')}, {card.get('arch', '')}".rstrip(', ')), ('Made from', seen + '.'),
             ('How good', _how_good(card)), ('What it cannot do', _limits(card)), ('Your pictures', privacy)]
     return [list(o) for o in rows if o[1]]
 

@@ -27,10 +27,10 @@ def _say(text): print(text, file=sys.stderr)
 
 def _part(extra):
     "Say how to install what a command needs"
-    return f"this command needs the {extra} part: pip install 'bear_classifier[{extra}]'"
+    return f"this command needs the {extra} part: pip install 'bear_classifier[{extra}]', or in a clone pip install -e '.[{extra}]'"
 
 # %% ../nbs/20_cli.ipynb #37144466
-_EXTRAS = dict(fastai='train', torch='train', torchvision='train', matplotlib='train', sklearn='train', onnx='train',
+_EXTRAS = dict(fastai='train', torch='train', torchvision='train', pandas='train', scipy='train', matplotlib='train', sklearn='train', timm='train', onnx='train',
                ddgs='search', httpx='search', imagehash='search', fastapi='api', uvicorn='api', prometheus_client='api', python_multipart='api')
 
 def _spread(args, flags=('--classes', '--query-template', '--engine')):
@@ -44,7 +44,7 @@ def _spread(args, flags=('--classes', '--query-template', '--engine')):
 def main(
     args:list|None=None, # Words of the command; None takes the program's own
 ):
-    "Run a command; exits with 0, 1 or 2"
+    "Run a command; exits with 0, with 1 or 2 when something is wrong, with 130 when stopped"
     if not sys.warnoptions: warnings.simplefilter('ignore', FutureWarning)  # news for developers of libraries, not for who types a command
     try: app(_spread(sys.argv[1:] if args is None else args))
     except (DataError, ImageError, BundleError) as e: _say(f'Error: {e}'); sys.exit(1)
@@ -225,11 +225,13 @@ def predict(
     batch_size:Annotated[int, typer.Option(help='Images a run of the graph: more takes more memory', min=1, max=1024)]=1):
     "Name what is in photos."
     if csv_file and not csv_file.parent.is_dir(): raise DataError(f'there is no folder {str(csv_file.parent)!r} for the table')
+    if csv_file and csv_file.is_dir(): raise DataError(f'{str(csv_file)!r} is a folder: name a file for the table')
+    if csv_file and as_json: raise typer.BadParameter('--csv and --json are two answers to one question: choose one')
     clf, files = _load(model), list(_sources(paths))
     if not files: raise DataError('no images there: give files, or a folder that holds some')
     answers = _counts(clf.predict_many(files, batch_size), len(files))
     if csv_file: _write_csv(csv_file, (_row(p, clf.classes) for p in answers)); return
-    for p in answers: print(_json(p) if as_json else f'{p.path}\t{p.sentence()}' + (f'\t{p.probability:.1%}' if p.ok else ''))
+    for p in answers: print(_json(p) if as_json else f'{p.path}\t{p.sentence()}' + (f'\t{p.probability:.1%}' if p.verdict == p.label and p.ok else ''))
 
 # %% ../nbs/20_cli.ipynb #0e182868
 @app.command('app')

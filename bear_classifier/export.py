@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 import numpy as np, torch
 from torch import nn
-from .core import BundleError, DataError, display_name, domain_score, load_square, sha256_of, softmax, unit_rows, wilson, write_atomic
+from .core import BundleError, DataError, display_name, domain_score, load_square, sha256_of, unit_rows, wilson, write_atomic
 from .calibrate import fit_settings, held_out
 from .evaluate import evaluate_learner
 
@@ -50,7 +50,7 @@ def graph_bytes(
 
 # %% ../nbs/07_export.ipynb #69012eed
 def _tidy(data):
-    "Drop notes, fold constants into initialisers, check"
+    "Drop notes, fold constants into initialisers, name the free size, check"
     import onnx
     m = onnx.load_from_string(data)
     for n in m.graph.node: n.doc_string = ''
@@ -58,15 +58,9 @@ def _tidy(data):
     for n in consts:
         t = n.attribute[0].t; t.name = n.output[0]
         m.graph.initializer.append(t); m.graph.node.remove(n)
-    _name_shapes(m)
+    for o in m.graph.output: o.type.tensor_type.shape.dim[0].dim_param = 'N'
     onnx.checker.check_model(m, full_check=True)
     return m.SerializeToString()
-
-def _name_shapes(m):
-    "Give the free sizes of the outputs a name, or their number where it is known"
-    for o in m.graph.output:
-        for i,d in enumerate(o.type.tensor_type.shape.dim):
-            if i == 0: d.dim_param = 'N'
 
 # %% ../nbs/07_export.ipynb #aa6bab4b
 def onnx_session(
@@ -95,14 +89,14 @@ def check_parity(
     data:bytes,            # An ONNX model
     model:nn.Module,       # The network it was made from
     squares,               # uint8 [N, S, S, 3] real images: noise would excite other features
-    tolerance:float=1e-3,  # Largest difference of a logit, or a thousandth of the largest logit where that is over one
+    tolerance:float=1e-3,  # Largest difference of an output, divided by its largest value where that is over one
 )->float:                  # The largest difference of logits that was found
     "Prove that graph and network agree, or raise `BundleError`"
     with torch.no_grad(): want = [o.numpy() for o in Graph(model.cpu().eval())(torch.from_numpy(np.ascontiguousarray(squares)))]
     for bs in (len(squares), 1):
         for name,a,b in zip(_OUTPUTS, run_graph(data, squares, bs), want):
             gap = float(np.abs(a - b).max()) / max(1., float(np.abs(b).max()))
-            if not gap <= tolerance: raise BundleError(f'the exported graph differs from the network by {gap:.2g} in {name}, where {tolerance:g} is allowed: try a newer torch or onnxruntime')
+            if not gap <= tolerance: raise BundleError(f'the exported graph differs from the network in {name}, by {gap:.2g} of the largest value, where {tolerance:g} is allowed: try a newer torch or onnxruntime')
     return float(np.abs(run_graph(data, squares)[0] - want[0]).max())
 
 # %% ../nbs/07_export.ipynb #1e012cf7
@@ -206,7 +200,7 @@ def _limits(card):
     m, t = card['metrics'], card['thresholds']
     n = sum(card['dataset']['counts'].values())
     few, many = sorted(card['dataset']['counts'].items(), key=lambda o: o[1])[::len(card['dataset']['counts'])-1]
-    yield f"It saw {n} images from one source. On images of another kind (night, film, drawings, another continent) nobody has measured it."
+    yield f"It was made from {n} images, test part included. On images of another kind (night, film, drawings, another continent) nobody has measured it."
     yield f"The class with the fewest images was {display_name(few[0])} ({few[1]}), the one with the most {display_name(many[0])} ({many[1]})."
     yield f"It turns away about {t['turn_away']:.0%} of good images as unlike anything it was trained on; that is the price for noticing strangers, and it does not notice all of them."
     yield f"Below a confidence of {t['unsure_below']:.2f} it says that it is not sure. On held-out images it answered {_pct(m['coverage'])}, and {_risk(m)}"
@@ -257,14 +251,17 @@ def export_bundle(
     dest = Path(dest); dest.mkdir(parents=True, exist_ok=True)
     graph = graph_bytes(learn.model, learn.dls.bears.size)
     gap = check_parity(graph, learn.model, _samples(learn))
-    session = onnx_session(graph, os.cpu_count())
-    run = lambda x: run_graph(session, x)
+    graph, variants = _choose_graph(learn, graph, lambda run: fit_settings(learn, turn_away, costs, limit, run)) if int8 else (graph, None)
+    run = _runner(graph)
     settings = fit_settings(learn, turn_away, costs, limit, run)
     figures = evaluate_learner(learn, settings, run)
-    graph, variants, settings = _choose_graph(learn, graph, settings) if int8 else (graph, None, settings)
     version = version or f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{sha256_of(graph)[:6]}"
     card = make_card(learn, settings, figures, graph, name or dest.resolve().name, version) | dict(parity=gap) | (dict(variants=variants) if variants else {})
     return _install(dest, version, card, graph)
+
+def _runner(graph):
+    session = onnx_session(graph, os.cpu_count())
+    return lambda x: run_graph(session, x)
 
 def _samples(learn, n=16):
     paths = learn.heldout.paths
@@ -284,8 +281,8 @@ def _install(dest, version, card, graph):
     write_atomic(dest/'current', version + '\n')
     return dest/version
 
-def _choose_graph(learn, graph, settings):
-    "The int8 graph where it may be kept, with a reference of its own"
+def _choose_graph(learn, graph, fit):
+    "The int8 graph where it costs nothing, else the float32 one; and what was measured"
     size = learn.dls.bears.size
     _, _, targets, paths = held_out(learn)
     train = learn.dls.bears.df.query("part == 'train'").path
@@ -293,8 +290,8 @@ def _choose_graph(learn, graph, settings):
     squares = np.stack([load_square(p, size) for p in paths])
     found = compare_graphs(graph, small, squares, targets)
     found['how'] = f"{len(targets)} images that the head was fitted on" if getattr(learn, 'refitted', False) else f'{len(targets)} held-out images'
-    found['kept'] = found['kept'] and _same_strangers(graph, small, squares, settings, found)
-    return small if found['kept'] else graph, found, settings
+    found['kept'] = found['kept'] and _same_strangers(graph, small, squares, fit(_runner(graph)), found)
+    return small if found['kept'] else graph, found
 
 # %% ../nbs/07_export.ipynb #afad3afa
 def _same_strangers(a, b, squares, settings, found):

@@ -99,7 +99,7 @@ def _check(host, port, addresses, allowed):
 def _need(name):
     "Import a library of the search extra"
     try: return importlib.import_module(name)
-    except ImportError as e: raise DataError(f"{name} is not installed: pip install 'bear_classifier[search]'") from e
+    except ImportError as e: raise DataError(f"{name.split('.')[0]} is not installed: pip install 'bear_classifier[search]', or in a clone pip install -e '.[search]'") from e
 
 async def _resolve(find, host, port):
     "Look a name up beside the event loop, so that a dead name server stops nobody else"

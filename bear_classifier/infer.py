@@ -186,7 +186,7 @@ class BearClassifier:
 
     def predict_many(self,
         sources,               # Any iterable of what `predict` takes: a list of a million paths, or a generator
-        batch_size:int=1,      # Images a run of the graph: on a processor more is not faster, and takes more memory
+        batch_size:int=1,      # Images a run of the graph: more saves a little of each call, and takes more memory
         workers:int|None=None, # Images at the same time; None: as many as there are processors
     ):                         # Yields a `Prediction` each, in order; a bad image has its reason in `error`
         "Answer for many images in a stream, in steady memory"

@@ -30,7 +30,7 @@ from voila.utils import get_page_config
 from .core import BundleError, DataError
 
 # %% ../nbs/11_serve.ipynb #793cba63
-_A_KERNEL = 140 * 10**6  # bytes, rounded up: the notebook on deployment measures it
+_A_KERNEL = 140 * 10**6  # bytes: what `30_deploy` measures, with room for a larger model and a visitor's pictures
 
 def _memory():
     "Bytes of memory that this process may use: the machine's, or the container's where that is less"
@@ -53,7 +53,7 @@ class Limits:
     grace:float=60    # Seconds between handing out a page and its first connection: a slow phone loads for long
     pause:float=2     # Seconds before a page that was handed out is replaced: its visitor's first seconds are not the time for it
     linger:float=10   # Seconds after the last connection closed: a train passes a tunnel
-    idle:float=1200   # Seconds without a picture after which an open page goes to sleep
+    idle:float=1200   # Seconds without a message after which an open page goes to sleep
     interval:float=10 # Seconds between two looks at all of this
 
     def __post_init__(self):
@@ -181,7 +181,7 @@ async def _close(self):
 Pool.met, Pool.left, Pool._over, Pool.tend, Pool.end, Pool.close = _met, _left, _over, _tend, _end, _close
 
 # %% ../nbs/11_serve.ipynb #4d38c8e4
-_LAUNCH = "import sys; sys.modules['debugpy'] = None; sys.path[:] = [p for p in sys.path if p]; from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+_LAUNCH = "import logging, sys; logging.getLogger('Comm').setLevel(50); sys.modules['debugpy'] = None; sys.path[:] = [p for p in sys.path if p]; from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
 
 class ThisPython(KernelSpecManager):
     "One kernel spec: the Python that runs the server"
@@ -347,7 +347,7 @@ def security_headers(
 )->dict:                 # Name → value
     "Say what a browser may do with our answers"
     csp = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-           f"connect-src 'self' data: blob: ws: wss:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors {frames}")
+           f"connect-src 'self' data: blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors {frames}")
     return {'Content-Security-Policy': csp, 'X-Content-Type-Options': 'nosniff', 'Referrer-Policy': 'no-referrer', 'Cross-Origin-Opener-Policy': 'same-origin',
             'Permissions-Policy': 'camera=(self), microphone=(), geolocation=(), payment=(), usb=()'}
 
@@ -377,7 +377,7 @@ class BearVoila(Voila):
     def init_settings(self):
         settings = super().init_settings()
         self.kernel_manager.allowed_message_types = _ALLOWED
-        return dict(settings, mathjax_url=self.base_url + 'nothing.js', mathjax_config='none', bear_title=self.title, websocket_max_message_size=16*2**20, websocket_ping_interval=30)
+        return dict(settings, mathjax_url=self.base_url + 'nothing.js', mathjax_config='none', bear_title=self.title, websocket_max_message_size=16*2**20, websocket_ping_interval=30, ws_ping_timeout=30_000)
 
     def init_handlers(self):
         self.kernel_manager.prepare(self.limits)

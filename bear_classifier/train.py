@@ -58,7 +58,7 @@ _SIZES = {'bearnet_small': 96}
 
 def _conv(ni, nf, stride): return nn.Sequential(nn.Conv2d(ni, nf, 3, stride, 1, bias=False), nn.BatchNorm2d(nf), nn.ReLU(inplace=True))
 
-def bearnet_small()->nn.Module: # Maps of 128 features at a sixteenth of the size; 215 thousand weights
+def bearnet_small()->nn.Module: # Maps of 128 features at a sixteenth of the size; 216 thousand weights
     "Build the small body of the practice model"
     nfs, strides = (3, 24, 32, 48, 64, 96, 128), (2, 1, 2, 1, 2, 2)
     return nn.Sequential(*(_conv(a, b, s) for a,b,s in zip(nfs, nfs[1:], strides)))
@@ -497,8 +497,8 @@ def _run_file(learn, folder, *settings):
     return Path(folder)/f'finetune-{h.hexdigest()[:12]}.pth'
 
 # %% ../nbs/04_train.ipynb #db22b74c
-def _valid_logits(learn, heldout=None):
-    "Features, logits and targets of the validation part"
+def _head_logits(learn):
+    "Table, targets, features and logits of train and valid, and which rows are valid"
     df,y = _rows(learn)
     valid = (df.part == 'valid').values
     x = extract_features(learn, df.path)
@@ -530,7 +530,7 @@ def fine_tune_from_probe(
     "Fine-tune the whole network from its probe, and keep the probe if that is better"
     if getattr(learn, 'how', '') != 'probe' or learn.refitted: raise DataError('fine-tuning starts from a probe that has not seen the validation part: probe(learn) first')
     folder = Path(folder or tempfile.mkdtemp()); folder.mkdir(parents=True, exist_ok=True)
-    before, (_, y, _, logits, valid) = _weights(learn.model), _valid_logits(learn)
+    before, (_, y, _, logits, valid) = _weights(learn.model), _head_logits(learn)
     keeper = BestAndLast(_run_file(learn, folder, epochs, lr, patience), patience)
     was, history = _score(logits[valid], y[valid]), list(getattr(learn.recorder, 'values', []))
     _train_on(learn, epochs, lr, keeper)
@@ -538,7 +538,7 @@ def fine_tune_from_probe(
     return _choose(learn, before, was, history)
 
 def _choose(learn, before, was, history):
-    df, y, x, logits, valid = _valid_logits(learn)
+    df, y, x, logits, valid = _head_logits(learn)
     now = _score(logits[valid], y[valid])
     told = f'{now[0]} of {valid.sum()} validation images wrong after fine-tuning, {was[0]} with the probe'
     if now < was:
