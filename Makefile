@@ -52,11 +52,13 @@ clean:  ## Remove the environment and what was built
 	@touch $@
 
 .venv/app.done: .venv/made requirements/app.txt $(SOURCES)
+	@echo 'Installing what the dashboard needs into .venv: once, a minute or two'
 	$(PIP) install --quiet -r requirements/app.txt
 	$(PIP) install --quiet --no-deps -e .
 	@touch $@
 
 .venv/dev.done: .venv/made requirements/dev.txt $(SOURCES)
+	@echo 'Installing everything into .venv: once, some minutes'
 ifeq ($(TORCH),cpu)
 	grep -E '^torch(vision)?==' requirements/dev.txt > .venv/torch.txt
 	$(PIP) install --quiet --no-deps --index-url $(CPU_INDEX) -r .venv/torch.txt

@@ -342,7 +342,7 @@ class _Service:
         self.crew, self.fetching = _Crew(bounds.concurrency), asyncio.Semaphore(2)
         self.meters.inside.set_function(lambda: self.inside); self.meters.held.set_function(lambda: self.held)
 
-    def full(self): return self.inside >= self.bounds.concurrency + self.bounds.queue
+    def full(self): return self.inside >= self.bounds.concurrency + self.bounds.queue or self.open >= self.bounds.receiving
 
     def busy(self):
         wait = max(1, math.ceil(self.crew.pace * self.inside / self.bounds.concurrency))
@@ -354,7 +354,7 @@ class _Visit:
     def __init__(self, service): self.service, self.bytes = service, 0
 
     def __enter__(self):
-        if self.service.full() or self.service.open >= self.service.bounds.receiving: raise self.service.busy()
+        if self.service.full(): raise self.service.busy()
         self.service.open += 1
         return self
 
@@ -656,13 +656,15 @@ def create_app(
 _PATIENCE = 10.  # seconds until a request's headers must be there
 
 class _Patient(AutoHTTPProtocol):
-    "A connection that ends when a request's headers do not come"
-    clock = None
+    "A connection that ends when a request's headers do not come, or do not end"
+    clock, head = None, 0  # and bytes of a request whose headers are not complete
 
     def connection_made(self, transport): super().connection_made(transport); self.arm()
 
     def data_received(self, data):
         super().data_received(data)
+        self.head = self.head + len(data) if self.between() else 0
+        if self.head > 2**16: return self.transport.close()
         if not self.between(): self.disarm()
         elif self.clock is None: self.arm()
 

@@ -214,7 +214,7 @@ class Dashboard(anywidget.AnyWidget):
         title:str='Which bear is it?', # Heading of the page
         lead:str='',                   # The sentence below it; made from the classes if empty
     ):
-        self.clf, self.feedback, self.seen = clf, feedback, {}
+        self.clf, self.feedback, self.seen, self.told = clf, feedback, {}, set()
         super().__init__(facts=page_facts(clf, feedback, title, lead))
         self.on_msg(self._hear)
 
@@ -226,6 +226,7 @@ class Dashboard(anywidget.AnyWidget):
     def __repr__(self): return f'Dashboard of {self.clf.name}: {", ".join(self.clf.classes)}'
 
     def _hear(self, _, content, buffers):
+        if not isinstance(content, dict) or not isinstance(content.get('id'), (int, str)) or len(str(content['id'])) > 64: return
         try: reply = self._image(content, buffers) if content.get('kind') == 'image' else self._feedback(content)
         except Exception: log.exception('a message failed'); reply = dict(kind='answer', id=content.get('id'), ok=False, sentence=_upper(_SURPRISE), again=True)
         self.send(reply)
@@ -238,7 +239,8 @@ def _image(self, content, buffers):
     p = look(self.clf, data)
     kept = data if self.feedback and self.feedback.images else None
     self.seen[content['id']] = (p, sha256_of(data), kept)
-    while len(self.seen) > _REMEMBERED: self.seen.pop(next(iter(self.seen)))
+    self.told.discard(content['id'])
+    while len(self.seen) > _REMEMBERED: self.told.discard(old := next(iter(self.seen))); self.seen.pop(old)
     return dict(as_message(p, self.clf.card, _choices(self.clf) if self.feedback else None), kind='answer', id=content['id'])
 
 def _choices(clf): return [[c, _upper(display_name(c))] for c in clf.classes] + [_NONE]
@@ -248,8 +250,10 @@ def _feedback(self, content):
     reply = dict(kind='noted', id=content['id'], ok=False)
     if not self.feedback or p is None or not p.ok: return dict(reply, sentence='That answer is no longer at hand.')
     if content.get('right') not in {k for k,_ in _choices(self.clf)}: return dict(reply, sentence='That is not one of the answers.')
+    if content['id'] in self.told: return dict(reply, ok=True, sentence=f'Thank you, that is noted already, as {sha[:12]}.')
     try: self.feedback.add(p, content['right'], f"{self.clf.card.get('name', '')} {self.clf.card.get('version', '')}".strip(), sha, data)
     except (sqlite3.Error, OSError): log.exception('feedback was not kept'); return dict(reply, sentence='Thank you, but your answer could not be kept.')
+    self.told.add(content['id'])
     return dict(reply, ok=True, sentence=f'Thank you! Noted as {sha[:12]}.')
 
 Dashboard._image, Dashboard._feedback = _image, _feedback
@@ -270,7 +274,7 @@ def page_facts(
     *first, last = map(display_name, clf.classes)
     privacy, note = _KEPT[feedback and feedback.images]
     lead = lead or f"Show me a picture. I tell {', '.join(first)} and {last} apart, and I say so when I am not sure or it is none of them."
-    hint = f'Photos are made smaller on your device before they are sent; any other file may have {LIMIT//2**20} MB.'
+    hint = f'Photos are made smaller on your device before they are sent; other files: at most {LIMIT//2**20} MB.'
     return dict(title=title, lead=lead, hint=hint, feedback=note, samples=samples(clf.classes), about=about(clf.card, privacy),
                 limit=LIMIT, as_is=2**20, side=1600, at_once=24, keep=_REMEMBERED, patience=60)
 

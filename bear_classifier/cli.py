@@ -146,6 +146,10 @@ def _interval(k, n):
     low, high = wilson(k, n)
     return f'{k/n:.1%} ({low:.1%} to {high:.1%}, {n} images)'
 
+def _there(dataset):
+    "Say that a folder is missing before anything heavy is imported"
+    if not dataset.is_dir(): raise DataError(f'there is no folder {str(dataset)!r}: gather images first, or draw some with `bear-classifier practice`')
+
 @app.command()
 def train(
     dataset:Annotated[Path, typer.Argument(help='Folder with one folder of images a class')],
@@ -158,6 +162,7 @@ def train(
     pretrained:Annotated[bool, typer.Option(help='Start from ImageNet weights')]=True):
     "Train on a folder of photos and write a bundle."
     if method not in ('probe', 'finetune'): raise typer.BadParameter(f'{method!r} is neither probe nor finetune')
+    _there(dataset)
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads that wait for work should not spin
     from bear_classifier.train import train_model
     from bear_classifier.export import export_bundle
@@ -176,6 +181,7 @@ def evaluate(
     out:Annotated[Optional[Path], typer.Option(help='Folder for the report, as JSON and as a page')]=None,
     outsiders:Annotated[Optional[Path], typer.Option(help='Folder of images that are none of the classes')]=None):
     "Measure a model on a folder of labelled photos."
+    _there(dataset)
     from bear_classifier.evaluate import evaluate_model
     print(evaluate_model(_load(model), dataset, out=out, outsiders=outsiders))
 

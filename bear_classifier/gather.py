@@ -632,6 +632,7 @@ def gather(
     if dry_run: return GatherReport(dest, asked, there, searches=planned, before=before, after=before, dry_run=True)
     def ask(q, k, patience): return search_images(q, k, engines, patience, cache, pause, proxy=proxy, verify=verify)
     def fetch(items, m, label='', n=None): return download(items, m, label, n, limits, progress, find)
+    if not (urls or from_): _need('ddgs')  # before a folder is made
     with Manifest(dest) as m:
         if from_: add_files(from_, m, classes, progress=progress)
         elif urls: fetch(_listed_urls(urls, classes), m)

@@ -12,6 +12,7 @@ import asyncio, json, logging, os, shutil, socket, sys, tempfile, time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -76,6 +77,7 @@ class Visit:
     since:float=field(default_factory=time.monotonic)
     left:float|None=field(default_factory=time.monotonic) # when the last connection closed; None while there is one
     met:float|None=None                                   # when a browser connected last; None if never
+    flight:dict=field(default_factory=dict)               # large messages on their way to the kernel: number → bytes
 
 # %% ../nbs/11_serve.ipynb #c1eeed79
 class Pool:
@@ -181,7 +183,7 @@ async def _close(self):
 Pool.met, Pool.left, Pool._over, Pool.tend, Pool.end, Pool.close = _met, _left, _over, _tend, _end, _close
 
 # %% ../nbs/11_serve.ipynb #4d38c8e4
-_LAUNCH = "import logging, sys; logging.getLogger('Comm').setLevel(50); sys.modules['debugpy'] = None; sys.path[:] = [p for p in sys.path if p]; from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+_LAUNCH = "import logging, sys; logging.getLogger('Comm').setLevel(50); exec('import resource; resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))' if sys.platform == 'linux' else ''); sys.modules['debugpy'] = None; sys.path[:] = [p for p in sys.path if p]; from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
 
 class ThisPython(KernelSpecManager):
     "One kernel spec: the Python that runs the server"
@@ -207,7 +209,7 @@ class Kernels(AsyncMappingKernelManager):
         page = self.parent.renderer()
         await page.initialize()
         kernel_id = await self.start_kernel(kernel_name=page.notebook.metadata.kernelspec.name, path='', env=dict(os.environ),
-                                            extra_arguments=['--HistoryManager.enabled=False', '--IPKernelApp.log_level=40', '--IPKernelApp.quiet=False'])
+                                            extra_arguments=['--HistoryManager.enabled=False', '--IPKernelApp.log_level=50', '--IPKernelApp.quiet=False'])
         try: return Page(kernel_id, await asyncio.wait_for(page.generate_content_str(kernel_id, self.get_kernel(kernel_id)), 60))
         except BaseException: await self._stop(kernel_id); raise
 
@@ -268,6 +270,7 @@ class PageHandler(_Handler):
         try: page = await self.kernels.pool.take()
         except (Exception, asyncio.CancelledError): log.exception('no page'); return self._full('Back soon', 'Something does not work here at the moment. This page tries again by itself.')
         if page is None: return self._full('Please wait a moment', 'All places are taken at the moment. This page tries again by itself, every few seconds.')
+        if self.request.connection.stream.closed(): return await self.kernels.pool.end(page.kernel_id)
         self.set_header('Cache-Control', 'no-store')
         self.finish(page.html)
 
@@ -300,27 +303,36 @@ class OneKernel(KernelHandler):
     SUPPORTED_METHODS = ('GET',)
 
 # %% ../nbs/11_serve.ipynb #de2b1294
-_PARTS = 64  # of a message: a channel, four parts that each has, and some pictures
+_PARTS, _JSON = 64, 2**18  # of a message: a channel, four parts of JSON that each has, and some pictures; bytes of that JSON
 
 def sound_message(
     message:str|bytes, # As it came
     v1:bool=True,      # Cut as in `v1.kernel.websocket.jupyter.org`, or in the older way
 )->bool:               # False for one that is not to be taken apart
-    "Check that a binary message is cut into as many parts as it says, one after the other"
-    if isinstance(message, str): return True
+    "Check that a message's words are few, and that a binary one is cut into as many parts as it says, one after the other"
+    if isinstance(message, str): return len(message) <= _JSON
     width, order = (8, 'little') if v1 else (4, 'big')
     n = int.from_bytes(message[:width], order)
     if not 0 < n <= _PARTS or width*(n + 1) > len(message): return False
-    at = [int.from_bytes(message[width*i:width*(i + 1)], order) for i in range(1, n + 1)]
-    return all(a <= b for a, b in zip([width*(n + 1), *at], [*at, len(message)]))
+    at = [*(int.from_bytes(message[width*i:width*(i + 1)], order) for i in range(1, n + 1)), len(message)]
+    words = at[min(5 if v1 else 1, n)] - at[0]
+    return words <= _JSON and all(a <= b for a, b in zip([width*(n + 1), *at], at))
+
+_SOCKETS = 8             # of one page: its own, and those that a phone left behind
+_FLIGHT = 32 * 2**20     # bytes on their way to a kernel
+_BACKLOG = 8 * 2**20     # bytes that a browser has not taken yet
 
 class Channels(VoilaKernelWebsocketHandler):
     "The page's connection with its kernel, without what the kernel prints"
     async def get(self, kernel_id):
         "Count as connected from the first byte: on a busy machine the greeting may take longer than a page may be away"
+        if self.request.headers.get('Upgrade', '').lower() != 'websocket': raise tornado.web.HTTPError(400)
+        if (self.kernel_manager._kernel_connections.get(kernel_id) or 0) >= _SOCKETS: raise tornado.web.HTTPError(429)
         self.kernel_manager.pool.met(kernel_id)
         try: await super().get(kernel_id)
         finally:
+            c = getattr(self, 'connection', None)  # Jupyter forgets it only when it closes, which one that never opened does not
+            if c and not self.ws_connection and c._open_sessions.get(c.session_key) is self: del c._open_sessions[c.session_key]
             if not self.kernel_manager._kernel_connections.get(kernel_id): self.kernel_manager.pool.left(kernel_id)
 
     async def pre_get(self):
@@ -331,15 +343,45 @@ class Channels(VoilaKernelWebsocketHandler):
             if not greeting.done() and not await self.kernel_manager._alive(self.kernel_id): greeting.cancel(); raise tornado.web.HTTPError(404)
         await greeting
 
-    def on_message(self, ws_message):
-        "Pass a message on, and hang up on nonsense"
-        if not sound_message(ws_message, bool(self.connection.subprotocol)): return self.close(1007, 'not a message')
-        try: super().on_message(ws_message)
-        except Exception: log.info('a message that is none ended its connection', exc_info=True); self.close(1007, 'not a message')
+    async def on_message(self, ws_message):
+        "Pass a message on, hang up on nonsense, and take no further one while too much is on its way"
+        v1, visit = bool(self.connection.subprotocol), self.kernel_manager.pool.visits.get(self.kernel_id)
+        if not sound_message(ws_message, v1): return self.close(1007, 'not a message')
+        try:
+            if visit and len(ws_message) > 2**16: visit.flight[_ids(ws_message, v1)] = len(ws_message)
+            super().on_message(ws_message)
+        except Exception: log.info('a message that is none ended its connection', exc_info=True); return self.close(1007, 'not a message')
+        for _ in range(1200):
+            if not visit or sum(visit.flight.values()) <= _FLIGHT or self.ws_connection is None: return
+            await asyncio.sleep(.05)
+        self.close(1013, 'too much at once')
 
     def write_message(self, message, binary=False):
-        header = read_header_from_binary_message(message) if isinstance(message, bytes) else (message if isinstance(message, dict) else json.loads(message)).get('header')
-        if (header or {}).get('msg_type') not in ('stream', 'error'): return super().write_message(message, binary)
+        if self.ws_connection and len(self.ws_connection.stream._write_buffer or b'') > _BACKLOG: return self.ws_connection.stream.close()
+        known = None if isinstance(message, bytes) else message if isinstance(message, dict) else json.loads(message)
+        header = known.get('header') if known else read_header_from_binary_message(message)
+        kind = (header or {}).get('msg_type')
+        if kind == 'status': self._landed(message, known)
+        if kind not in ('stream', 'error'): return super().write_message(message, binary)
+
+    def _landed(self, message, known):
+        "A kernel that is idle has done what it was sent"
+        visit = self.kernel_manager.pool.visits.get(self.kernel_id)
+        if not visit or not visit.flight: return
+        parent, content = (known['parent_header'], known['content']) if known else (_part(message, 2), _part(message, 4))
+        if content.get('execution_state') == 'idle': visit.flight.pop(parent.get('msg_id'), None)
+
+def _part(message, i, width=8, order='little'):
+    at = [int.from_bytes(message[width*j:width*(j + 1)], order) for j in (i + 1, i + 2)]
+    return json.loads(message[at[0]:at[1]])
+
+def _ids(message, v1):
+    "The number of a message, by which its answers name it"
+    if isinstance(message, str): return json.loads(message)['header']['msg_id']
+    if v1: return _part(message, 1)['msg_id']
+    n = int.from_bytes(message[:4], 'big')
+    at = [int.from_bytes(message[4*j:4*(j + 1)], 'big') for j in range(1, n + 1)] + [len(message)]
+    return json.loads(message[at[0]:at[1]])['header']['msg_id']
 
 # %% ../nbs/11_serve.ipynb #737c155e
 def security_headers(
@@ -377,7 +419,11 @@ class BearVoila(Voila):
     def init_settings(self):
         settings = super().init_settings()
         self.kernel_manager.allowed_message_types = _ALLOWED
-        return dict(settings, mathjax_url=self.base_url + 'nothing.js', mathjax_config='none', bear_title=self.title, websocket_max_message_size=16*2**20, websocket_ping_interval=30, ws_ping_timeout=30_000)
+        return dict(settings, mathjax_url=self.base_url + 'nothing.js', mathjax_config='none', bear_title=self.title, websocket_max_message_size=16*2**20, websocket_ping_interval=30, ws_ping_timeout=30_000, log_function=self._note)
+
+    def _note(self, handler):
+        r, status = handler.request, handler.get_status()
+        (self.log.error if status >= 500 and status != 503 else self.log.info)('%d %s %s (%s)', status, r.method, r.uri[:200], r.remote_ip)
 
     def init_handlers(self):
         self.kernel_manager.prepare(self.limits)
@@ -402,6 +448,9 @@ async def _announce(self):
 def _listen(self):
     loop = IOLoop.current()
     loop.add_callback(self.kernel_manager.work); loop.add_callback(self._announce)
+    with suppress(ImportError, OSError, ValueError):  # as many connections as the system lets us have
+        import resource; hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]; resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    self.app.listen = partial(self.app.listen, max_body_size=2**16, max_header_size=2**14, idle_connection_timeout=60, body_timeout=30)
     Voila.listen(self)
 
 async def _end_all(self):

@@ -142,3 +142,15 @@ def test_clothes_do_not_change_what_a_photograph_shows(photo_model):
         want = clf.predict(im)
         for data in [as_phone(im, o) for o in range(1, 9)] + [saved(im.convert('RGBA'), 'PNG'), png16(im), saved(im.quantize(256), 'PNG')]:
             assert clf.predict(data).label == want.label, f
+
+
+@pytest.mark.parametrize('args, part', [(('train', 'bears', 'm'), 'train'), (('evaluate', 'practice', 'bears'), 'train'), (('clean', 'rank', 'bears', '--model', 'practice'), 'search'),
+                                        (('gather', 'g'), 'search'), (('api',), 'api')])
+def test_in_a_light_installation_a_command_says_what_to_install(bears, tmp_path, args, part):
+    "One line, no traceback, nothing left behind"
+    heavy = ('pandas', 'torch', 'torchvision', 'fastai', 'sklearn', 'scipy', 'matplotlib', 'onnx', 'imagehash', 'httpx', 'ddgs', 'fastapi', 'uvicorn', 'prometheus_client')
+    code = f'import sys; sys.modules.update(dict.fromkeys({heavy!r})); from bear_classifier.cli import main; main()'
+    args = [str(bears) if o == 'bears' else o for o in args]
+    o = subprocess.run([sys.executable, '-c', code, *args], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert o.returncode == 1 and o.stderr.count('\n') == 1 and f"pip install 'bear_classifier[{part}]'" in o.stderr and f"'.[{part}]'" in o.stderr, o.stderr
+    assert not [p for p in tmp_path.iterdir() if p.name != 'g'] and o.stdout == ''
