@@ -77,7 +77,8 @@ class Visit:
     since:float=field(default_factory=time.monotonic)
     left:float|None=field(default_factory=time.monotonic) # when the last connection closed; None while there is one
     met:float|None=None                                   # when a browser connected last; None if never
-    flight:dict=field(default_factory=dict)               # large messages on their way to the kernel: number → bytes
+    flight:dict=field(default_factory=dict)               # large messages on their way to the kernel: number → bytes of each that has it
+    done:deque=field(default_factory=lambda: deque(maxlen=256)) # the kernel's last words of being idle, which each connection hears
 
 # %% ../nbs/11_serve.ipynb #c1eeed79
 class Pool:
@@ -348,11 +349,11 @@ class Channels(VoilaKernelWebsocketHandler):
         v1, visit = bool(self.connection.subprotocol), self.kernel_manager.pool.visits.get(self.kernel_id)
         if not sound_message(ws_message, v1): return self.close(1007, 'not a message')
         try:
-            if visit and len(ws_message) > 2**16: visit.flight[_ids(ws_message, v1)] = len(ws_message)
+            if visit and len(ws_message) > 2**16: visit.flight.setdefault(_ids(ws_message, v1), []).append(len(ws_message))
             super().on_message(ws_message)
         except Exception: log.info('a message that is none ended its connection', exc_info=True); return self.close(1007, 'not a message')
         for _ in range(1200):
-            if not visit or sum(visit.flight.values()) <= _FLIGHT or self.ws_connection is None: return
+            if not visit or sum(map(sum, visit.flight.values())) <= _FLIGHT or self.ws_connection is None: return
             await asyncio.sleep(.05)
         self.close(1013, 'too much at once')
 
@@ -361,15 +362,17 @@ class Channels(VoilaKernelWebsocketHandler):
         known = None if isinstance(message, bytes) else message if isinstance(message, dict) else json.loads(message)
         header = known.get('header') if known else read_header_from_binary_message(message)
         kind = (header or {}).get('msg_type')
-        if kind == 'status': self._landed(message, known)
+        if kind == 'status': self._landed(header.get('msg_id'), message, known)
         if kind not in ('stream', 'error'): return super().write_message(message, binary)
 
-    def _landed(self, message, known):
+    def _landed(self, said, message, known):
         "A kernel that is idle has done what it was sent"
         visit = self.kernel_manager.pool.visits.get(self.kernel_id)
-        if not visit or not visit.flight: return
+        if not visit or not visit.flight or said in visit.done: return
         parent, content = (known['parent_header'], known['content']) if known else (_part(message, 2), _part(message, 4))
-        if content.get('execution_state') == 'idle': visit.flight.pop(parent.get('msg_id'), None)
+        if content.get('execution_state') != 'idle' or not (sizes := visit.flight.get(parent.get('msg_id'))): return
+        visit.done.append(said); sizes.pop(0)
+        if not sizes: del visit.flight[parent['msg_id']]
 
 def _part(message, i, width=8, order='little'):
     at = [int.from_bytes(message[width*j:width*(j + 1)], order) for j in (i + 1, i + 2)]
