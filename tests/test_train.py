@@ -322,7 +322,7 @@ def errors(learn):
 
 def wrong(learn):
     "Validation images that the learner's own features and head get wrong: what the choice is made by"
-    _, y, _, logits, valid = train._valid_logits(learn)
+    _, y, _, logits, valid = train._head_logits(learn)
     return int((logits[valid].argmax(1) != y[valid]).sum())
 
 
