@@ -214,7 +214,7 @@ class Dashboard(anywidget.AnyWidget):
         title:str='Which bear is it?', # Heading of the page
         lead:str='',                   # The sentence below it; made from the classes if empty
     ):
-        self.clf, self.feedback, self.seen, self.told = clf, feedback, {}, set()
+        self.clf, self.feedback, self.seen = clf, feedback, {}
         super().__init__(facts=page_facts(clf, feedback, title, lead))
         self.on_msg(self._hear)
 
@@ -238,22 +238,21 @@ def _image(self, content, buffers):
     data = bytes(buffers[0]) if buffers else b''
     p = look(self.clf, data)
     kept = data if self.feedback and self.feedback.images else None
-    self.seen[content['id']] = (p, sha256_of(data), kept)
-    self.told.discard(content['id'])
-    while len(self.seen) > _REMEMBERED: self.told.discard(old := next(iter(self.seen))); self.seen.pop(old)
+    self.seen[content['id']] = (p, sha256_of(data), kept, False)
+    while len(self.seen) > _REMEMBERED: self.seen.pop(next(iter(self.seen)))
     return dict(as_message(p, self.clf.card, _choices(self.clf) if self.feedback else None), kind='answer', id=content['id'])
 
 def _choices(clf): return [[c, _upper(display_name(c))] for c in clf.classes] + [_NONE]
 
 def _feedback(self, content):
-    p, sha, data = self.seen.get(content['id'], (None, None, None))
+    p, sha, data, told = self.seen.get(content['id'], (None,)*4)
     reply = dict(kind='noted', id=content['id'], ok=False)
     if not self.feedback or p is None or not p.ok: return dict(reply, sentence='That answer is no longer at hand.')
     if content.get('right') not in {k for k,_ in _choices(self.clf)}: return dict(reply, sentence='That is not one of the answers.')
-    if content['id'] in self.told: return dict(reply, ok=True, sentence=f'Thank you, that is noted already, as {sha[:12]}.')
+    if told: return dict(reply, ok=True, sentence=f'Thank you, that is noted already, as {sha[:12]}.')
     try: self.feedback.add(p, content['right'], f"{self.clf.card.get('name', '')} {self.clf.card.get('version', '')}".strip(), sha, data)
     except (sqlite3.Error, OSError): log.exception('feedback was not kept'); return dict(reply, sentence='Thank you, but your answer could not be kept.')
-    self.told.add(content['id'])
+    self.seen[content['id']] = (p, sha, None, True)
     return dict(reply, ok=True, sentence=f'Thank you! Noted as {sha[:12]}.')
 
 Dashboard._image, Dashboard._feedback = _image, _feedback

@@ -306,16 +306,26 @@ class OneKernel(KernelHandler):
 # %% ../nbs/11_serve.ipynb #de2b1294
 _PARTS, _JSON = 64, 2**18  # of a message: a channel, four parts of JSON that each has, and some pictures; bytes of that JSON
 
+def _cut(message, v1):
+    "How many parts a binary message claims, the bytes of that claim, and how to read where the parts begin"
+    width, order = (8, 'little') if v1 else (4, 'big')
+    number = lambda i: int.from_bytes(message[width*i:width*(i + 1)], order)
+    return number(0), width, number
+
+def _part(message, i, v1):
+    "JSON of a part of a message that is sound"
+    n, _, number = _cut(message, v1)
+    return json.loads(message[number(i + 1):number(i + 2) if i + 1 < n else len(message)])
+
 def sound_message(
     message:str|bytes, # As it came
     v1:bool=True,      # Cut as in `v1.kernel.websocket.jupyter.org`, or in the older way
 )->bool:               # False for one that is not to be taken apart
     "Check that a message's words are few, and that a binary one is cut into as many parts as it says, one after the other"
     if isinstance(message, str): return len(message) <= _JSON
-    width, order = (8, 'little') if v1 else (4, 'big')
-    n = int.from_bytes(message[:width], order)
+    n, width, number = _cut(message, v1)
     if not 0 < n <= _PARTS or width*(n + 1) > len(message): return False
-    at = [*(int.from_bytes(message[width*i:width*(i + 1)], order) for i in range(1, n + 1)), len(message)]
+    at = [*map(number, range(1, n + 1)), len(message)]
     words = at[min(5 if v1 else 1, n)] - at[0]
     return words <= _JSON and all(a <= b for a, b in zip([width*(n + 1), *at], at))
 
@@ -369,22 +379,15 @@ class Channels(VoilaKernelWebsocketHandler):
         "A kernel that is idle has done what it was sent"
         visit = self.kernel_manager.pool.visits.get(self.kernel_id)
         if not visit or not visit.flight or said in visit.done: return
-        parent, content = (known['parent_header'], known['content']) if known else (_part(message, 2), _part(message, 4))
+        parent, content = (known['parent_header'], known['content']) if known else (_part(message, 2, True), _part(message, 4, True))
         if content.get('execution_state') != 'idle' or not (sizes := visit.flight.get(parent.get('msg_id'))): return
         visit.done.append(said); sizes.pop(0)
         if not sizes: del visit.flight[parent['msg_id']]
 
-def _part(message, i, width=8, order='little'):
-    at = [int.from_bytes(message[width*j:width*(j + 1)], order) for j in (i + 1, i + 2)]
-    return json.loads(message[at[0]:at[1]])
-
 def _ids(message, v1):
     "The number of a message, by which its answers name it"
-    if isinstance(message, str): return json.loads(message)['header']['msg_id']
-    if v1: return _part(message, 1)['msg_id']
-    n = int.from_bytes(message[:4], 'big')
-    at = [int.from_bytes(message[4*j:4*(j + 1)], 'big') for j in range(1, n + 1)] + [len(message)]
-    return json.loads(message[at[0]:at[1]])['header']['msg_id']
+    if isinstance(message, bytes) and v1: return _part(message, 1, v1)['msg_id']
+    return (_part(message, 0, v1) if isinstance(message, bytes) else json.loads(message))['header']['msg_id']
 
 # %% ../nbs/11_serve.ipynb #737c155e
 def security_headers(

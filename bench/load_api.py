@@ -60,9 +60,9 @@ async def crowd(port, bodies, n, seconds):
 
 def bare(model, bodies, seconds):
     "(pictures a second, processor milliseconds a picture) of the model without a server, the faster of two ways"
-    from bear_classifier.infer import BearClassifier
+    from bear_classifier.infer import BearClassifier, processors
     clf = BearClassifier.load(model, threads=1) if model else BearClassifier.practice(threads=1)
-    n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    n = processors()
     def threads(sources):
         with ThreadPoolExecutor(n) as pool: list(pool.map(clf.predict, sources))
     def batches(sources): list(clf.predict_many(sources, workers=n))

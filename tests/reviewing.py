@@ -23,30 +23,30 @@ ranking = pd.read_pickle({ranking!r}) if {ranking!r} else None
 Reviewer({root!r}, Colours(), ranking=ranking, who='ana')'''
 
 @contextmanager
+def served(tmp, code, *words, **env):
+    "Run a server of Jupyter's in `tmp`, with `review.ipynb` of one cell; gives its address"
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nb.metadata['kernelspec'] = dict(name='python3', display_name='python3', language='python')
+    nbformat.write(nb, tmp/'review.ipynb')
+    port, log = free_port(), open(tmp/'voila.log', 'w')
+    proc = subprocess.Popen([sys.executable, '-m', *words, '--no-browser', f'--port={port}'], cwd=tmp, stdout=log, stderr=log, env=os.environ | env)
+    try: yield f'http://127.0.0.1:{until_up(port, proc, tmp)}/'
+    finally: proc.terminate(); proc.wait(20); log.close()
+
+@contextmanager
 def page(tmp, root, ranking=None):
     "Serve a `Reviewer` of `root` with Voila; gives its address"
     tmp = Path(tmp); tmp.mkdir(exist_ok=True)
     file = '' if ranking is None else str(tmp/'ranking.pkl')
     if file: ranking.to_pickle(file)
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.format(tests=str(Path(__file__).parent), ranking=file, root=str(root)))])
-    nb.metadata['kernelspec'] = dict(name='python3', display_name='python3', language='python')
-    nbformat.write(nb, tmp/'review.ipynb')
-    port, log = free_port(), open(tmp/'voila.log', 'w')
-    proc = subprocess.Popen([sys.executable, '-m', 'voila', 'review.ipynb', '--no-browser', f'--port={port}', '--Voila.ip=127.0.0.1'], cwd=tmp, stdout=log, stderr=log)
-    try: yield f'http://127.0.0.1:{until_up(port, proc, tmp)}/'
-    finally: proc.terminate(); proc.wait(20); log.close()
+    code = CELL.format(tests=str(Path(__file__).parent), ranking=file, root=str(root))
+    with served(tmp, code, 'voila', 'review.ipynb', '--Voila.ip=127.0.0.1') as url: yield url
 
 @contextmanager
 def lab(tmp, code):
     "JupyterLab in `tmp`, with a notebook of one cell; gives the notebook's address"
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    nb.metadata['kernelspec'] = dict(name='python3', display_name='python3', language='python')
-    nbformat.write(nb, tmp/'review.ipynb')
-    port, log = free_port(), open(tmp/'voila.log', 'w')
-    words = ['jupyter', 'lab', '--no-browser', '--allow-root', f'--port={port}', '--IdentityProvider.token=', '--LabApp.news_url=None']
-    proc = subprocess.Popen([sys.executable, '-m', *words], cwd=tmp, stdout=log, stderr=log, env=os.environ | dict(JUPYTER_CONFIG_DIR=str(tmp/'config')))
-    try: yield f'http://127.0.0.1:{until_up(port, proc, tmp)}/lab/tree/review.ipynb'
-    finally: proc.terminate(); proc.wait(20); log.close()
+    words = ['jupyter', 'lab', '--allow-root', '--IdentityProvider.token=', '--LabApp.news_url=None']
+    with served(tmp, code, *words, JUPYTER_CONFIG_DIR=str(tmp/'config')) as url: yield f'{url}lab/tree/review.ipynb'
 
 def until_up(port, proc, tmp):
     for _ in range(600):

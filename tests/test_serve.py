@@ -14,6 +14,10 @@ LONG = pytest.mark.skipif(os.environ.get('BEAR_LONG') != '1', reason='takes minu
 def site(tmp_path_factory):
     with serving.server(tmp_path_factory.mktemp('serve'), warm=2, cap=5, interval=1, grace=6, idle=600) as s: yield s
 
+V1 = 'v1.kernel.websocket.jupyter.org'
+
+def rss(site): return psutil.Process(site.proc.pid).memory_info().rss
+
 def page_config(html): return json.loads(html.split('id="jupyter-config-data" type="application/json">')[1].split('</script>')[0])
 
 def raw(site, method, path, body=None, headers={}):
@@ -140,16 +144,16 @@ def test_nonsense_ends_at_most_ones_own_page(site):
     w = Visitor(site)
     assert any(m['msg_type'] == 'kernel_info_reply' for m in w.talk(w.message('kernel_info_request', {})))
 
-@pytest.mark.parametrize('way', ('', 'v1.kernel.websocket.jupyter.org'))
+@pytest.mark.parametrize('way', ('', V1))
 def test_a_few_bytes_of_nonsense_cost_nothing(site, way):
     "Jupyter believes what a binary message says of its parts: it would count to 2**63, or reserve gigabytes, while everybody waits"
-    server, n = psutil.Process(site.proc.pid), 2**20
+    n = 2**20
     parts = lambda number, at, width=8 if way else 4, order='little' if way else 'big': b''.join(o.to_bytes(width, order) for o in (number, *at))
     for message in (b'\x7f' + b'\xff'*7, b'\xff'*8, b'\x7f\xff\xff\xff', parts(n, [n*(i % 2) for i in range(n)]), parts(3, [0, 2**31, 0]), parts(0, [])):
         site.until(lambda h: h['visits'] < 2)
-        v, before = Visitor(site), server.memory_info().rss
+        v, before = Visitor(site), rss(site)
         with pytest.raises(websockets.exceptions.ConnectionClosed) as e: v.talk(message, seconds=25, **(dict(subprotocols=[way]) if way else {}))
-        assert e.value.rcvd.code == 1007 and site.health()['status'] == 'ok' and server.memory_info().rss - before < 100e6
+        assert e.value.rcvd.code == 1007 and site.health()['status'] == 'ok' and rss(site) - before < 100e6
 
 @given(st.lists(st.integers(0, 120), min_size=2, max_size=6).flatmap(lambda at: st.sampled_from([at, sorted(at)])), st.integers(-1, 1), st.binary(max_size=60))
 def test_sound_messages_are_no_larger_than_they_are(at, wrong, body):
@@ -172,20 +176,18 @@ def slow_upload(site, v, size=12*2**20):
 def test_many_slow_uploads_hold_nobody_up(site):
     "Two hundred half-sent requests, and three visitors on eight connections each that send a large picture a few bytes at a time"
     site.until(lambda h: h['visits'] == 0 and h['warm'] == 2)
-    o, server = urlsplit(site.url), psutil.Process(site.proc.pid)
+    o = urlsplit(site.url)
     half = [socket.create_connection((o.hostname, o.port), 30) for _ in range(200)]
     for s in half: s.sendall(b'GET / HTTP/1.1\r\nHost: bears\r\nX-Slow: ')
-    before, slow = server.memory_info().rss, [slow_upload(site, v) for v in [Visitor(site) for _ in range(3)] for _ in range(8)]
+    before, slow = rss(site), [slow_upload(site, v) for v in [Visitor(site) for _ in range(3)] for _ in range(8)]
     for _ in range(5):
         for s in half + slow: s.sendall(b'a' * 50)
         assert site.health()['status'] == 'ok'
     v = Visitor(site)
-    assert any(m['msg_type'] == 'kernel_info_reply' for m in v.talk(v.message('kernel_info_request', {}))) and server.memory_info().rss - before < 100e6
+    assert any(m['msg_type'] == 'kernel_info_reply' for m in v.talk(v.message('kernel_info_request', {}))) and rss(site) - before < 100e6
     for s in half + slow: s.close()
     h = site.until(lambda h: h['visits'] == 0 and h['warm'] == 2)
     assert h['visits'] == 0 and h['kernels'] == 2, 'whoever is gone takes no place'
-
-def rss(site): return psutil.Process(site.proc.pid).memory_info().rss
 
 def test_a_request_carries_no_hundred_megabytes(site):
     "Eight connections that send large bodies to an address that is none"
@@ -201,7 +203,7 @@ def test_a_request_carries_no_hundred_megabytes(site):
 
 def test_plain_requests_for_a_socket_leave_nothing(site):
     site.until(lambda h: h['visits'] == 0)
-    v, o = Visitor(site), urlsplit(site.url)
+    v = Visitor(site)
     get = lambda i: raw(site, 'GET', f'/api/kernels/{v.kernel}/channels?session_id={i}&x={"a"*8000}')[0]
     assert {get(i) for i in range(20)} == {400}
     before = rss(site)
@@ -210,7 +212,6 @@ def test_plain_requests_for_a_socket_leave_nothing(site):
     h = site.until(lambda h: h['visits'] == 0)
     assert h['visits'] == 0, 'asking without a websocket keeps no place'
 
-V1 = 'v1.kernel.websocket.jupyter.org'
 def cut(header, content, *pictures):
     "A message as the page's script cuts it"
     header = dict(msg_id=os.urandom(8).hex(), username='', session='test', version='5.3', date='2026-01-01T00:00:00Z') | header
