@@ -120,12 +120,14 @@ class Feedback:
         path:str|Path,     # The file; it is made when the first answer comes
         images:bool=False, # Keep the pictures too? Then tell the visitors
         days:int=90,       # Older answers are deleted; 0 keeps all
-    ): self.path, self.images, self.days = Path(path), images, days
+        limit:int=2**30,   # Bytes that the file may grow to: a script that answers for ever fills no disk
+    ): self.path, self.images, self.days, self.limit = Path(path), images, days, limit
 
     def _db(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self.path, timeout=10)
         db.execute('pragma journal_mode=wal'); db.execute('pragma secure_delete=on'); db.execute(_TABLE)
+        db.execute(f"pragma max_page_count={max(4, self.limit // db.execute('pragma page_size').fetchone()[0])}")
         return db
 
 # %% ../nbs/09_app.ipynb #b2372f05
@@ -139,10 +141,10 @@ def _add(self,
     sha256:str,            # Hash of the picture
     image:bytes|None=None, # The picture, kept only where that is turned on
 ):
-    "Note one answer, and forget those that are too old"
+    "Forget answers that are too old, and note one; a file at its limit raises `sqlite3.OperationalError`"
+    if self.days: self._run('delete from feedback where time < ?', (time.time() - self.days*86400,))
     row = (time.time(), model, sha256, p.verdict, p.label, json.dumps(p.probabilities), correction, image if self.images else None)
     self._run('insert into feedback (time, model, sha256, verdict, label, probabilities, correction, image) values (?,?,?,?,?,?,?,?)', row)
-    if self.days: self._run('delete from feedback where time < ?', (time.time() - self.days*86400,))
 
 def _rows(self):
     "List what was noted, oldest first, as dictionaries"

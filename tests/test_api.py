@@ -397,6 +397,34 @@ def test_slow_uploads_hold_nobody_up_and_end(practice, bear, monkeypatch):
         assert one(url, bear).status_code == 200
 
 
+def test_no_line_is_no_readiness(practice, bear):
+    "Where uploads hold all places the balancer is told, as the clients are"
+    with api.running_api(practice, concurrency=1, queue=1, timeout=20.) as url:
+        port, open_ = int(url.split(':')[-1]), []
+        try:
+            while len(open_) < 500 and httpx.get(url + '/readyz').status_code == 200:
+                for _ in range(20):
+                    open_.append(c := socket.create_connection(('127.0.0.1', port)))
+                    c.sendall(b'POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n' % len(bear) + bear[:100])
+                time.sleep(.1)
+            is_problem(httpx.get(url + '/readyz'), 503); is_problem(one(url, bear), 503)
+            assert httpx.get(url + '/healthz').status_code == 200
+        finally:
+            for c in open_: c.close()
+
+
+@pytest.mark.parametrize('head', [b'POST /v1/predict HTTP/1.1\r\nHost: x\r\n' + b'X-Long: ' + b'a'*2**20, b'GET /' + b'a'*2**20, b'POST / HTTP/1.1\r\n' + b'A: b\r\n'*2**17], ids=['header', 'address', 'headers'])
+def test_headers_have_an_end(url, bear, head):
+    with socket.create_connection(('127.0.0.1', int(url.split(':')[-1]))) as c:
+        c.settimeout(20); sent = 0
+        try:
+            for i in range(0, len(head), 2**14): c.sendall(head[i:i + 2**14]); sent += 2**14; time.sleep(.002)
+            while said := c.recv(65536): assert said.split(b'\r\n')[0].split(b' ')[1] in (b'400', b'414', b'431')
+        except OSError: pass
+        assert sent < len(head), 'all of it was taken'
+    assert one(url, bear).status_code == 200
+
+
 def test_a_connection_is_kept_between_requests(url, bear, monkeypatch):
     "The clock for headers that do not come is no clock for a client that thinks"
     with httpx.Client() as client:

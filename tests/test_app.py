@@ -66,6 +66,22 @@ def test_a_full_disk_is_told(talk, tmp_path):
     m = say(dict(kind='feedback', id=1, right='grizzly'))
     assert not m['ok'] and 'could not be kept' in m['sentence']
 
+def test_a_picture_is_noted_once(talk, tmp_path):
+    page, say = talk(Feedback(tmp_path/'f.sqlite'))
+    say(dict(kind='image', id=1), memoryview(BEAR))
+    first, again = (say(dict(kind='feedback', id=1, right=o)) for o in ('grizzly', 'teddy'))
+    assert first['ok'] and again['ok'] and 'already' in again['sentence'] and [o['correction'] for o in page.feedback.rows()] == ['grizzly']
+
+def test_a_full_file_takes_no_more_and_loses_nothing(talk, tmp_path):
+    page, say = talk(Feedback(tmp_path/'f.sqlite', images=True, limit=2**18))
+    told = []
+    for i in range(400//(len(BEAR)//1024) + 2):
+        say(dict(kind='image', id=i), memoryview(BEAR + bytes(i))); told.append(say(dict(kind='feedback', id=i, right='teddy')))
+    kept = sum(o['ok'] for o in told)
+    assert 0 < kept < len(told) and 'could not be kept' in told[-1]['sentence'] and len(page.feedback.rows()) == kept
+    assert (tmp_path/'f.sqlite').stat().st_size <= 2**18
+    assert page.feedback.forget(sha256_of(BEAR)) == 1 and say(dict(kind='feedback', id=len(told) - 1, right='teddy'))['ok'], 'there is room again'
+
 def _add(args):
     path, i = args
     for j in range(20): Feedback(path).add(Prediction('teddy', 'teddy', .9, {'teddy': .9}), 'teddy', 'm', f'{i:02}{j:02}' + '0'*60)

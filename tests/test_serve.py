@@ -81,6 +81,12 @@ def test_only_reading(site, method):
         assert raw(site, method, path, b'{}')[0] in (403, 404, 405)
     assert site.health()['kernels'] >= 2
 
+def test_a_long_address_fills_no_log(tmp_path):
+    with serving.server(tmp_path, warm=0, cap=1, verbose=True) as s:
+        for _ in range(5): assert raw(s, 'GET', '/nowhere?' + 'a'*8000)[0] == 404
+    log = (tmp_path/'server.log').read_text()
+    assert log.count('404 GET /nowhere') == 5 and 'a'*200 not in log
+
 def test_every_answer_carries_the_headers(site):
     for path in ('', 'healthz', 'nowhere', 'nothing.js', 'voila/static/voila.js', 'voila/static/nowhere.js', 'alive/00000000-0000-0000-0000-000000000000', 'api/kernels/00000000-0000-0000-0000-000000000000'):
         _, headers, _ = site.get(path)
