@@ -7,13 +7,10 @@ __all__ = ['log', 'Answer', 'Answers', 'ModelCard', 'Health', 'Addresses', 'Prob
            'create_app', 'serve_api', 'running_api']
 
 # %% ../nbs/10_api.ipynb #cfd4f8ff
-import asyncio, contextlib, hmac, json, logging, math, os, queue, re, signal, socket, threading, time
+import asyncio, contextlib, hmac, logging, math, os, queue, signal, socket, threading, time
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-
-# %% ../nbs/10_api.ipynb #1c3dc65d
-os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1');
 
 # %% ../nbs/10_api.ipynb #c9224ef4
 from . import __version__

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-from .core import DataError, ImageError, display_name, image_files, open_image, sha256_of, softmax, unit_rows, write_atomic
+from .core import DataError, ImageError, dataset_dir, display_name, image_files, open_image, sha256_of, softmax, unit_rows, write_atomic
 from .gather import near_groups, phash
-from .journal import Journal, apply, class_name, plan, restore, safe_path
+from .journal import safe_path
 
 # %% ../nbs/06_clean.ipynb #8175381f
 def _design(features):
@@ -283,17 +283,12 @@ def _table(root, names, labels, classes, e, near):
     return df
 
 # %% ../nbs/06_clean.ipynb #afb3e2ac
-def _folder(dataset):
-    root = Path(dataset).resolve()
-    if not root.is_dir(): raise DataError(f'there is no folder {str(dataset)!r}')
-    return root
-
 def add_unlabelled(
     dataset,   # The folder
     paths,     # Files, or a folder of them; they are copied
 )->list:       # Their names in `.inbox/`
     "Put new images into a dataset's inbox, named by their content"
-    root, out = _folder(dataset), []
+    root, out = dataset_dir(dataset), []
     for p in image_files(paths) if isinstance(paths, (str, Path)) else paths:
         open_image(p, 64)
         rel = f'.inbox/{sha256_of(p)[:16]}{Path(p).suffix.lower()}'
@@ -324,7 +319,7 @@ def rank_unlabelled(
     model=None,  # As in `rank_images`
 )->'pd.DataFrame': # As from `rank_images`, the most informative first; label is ''
     "Rank the images of the inbox by what their labels would teach"
-    root = _folder(dataset)
+    root = dataset_dir(dataset)
     known, new = [p for p in image_files(root) if p.parent != root], sorted(p for p in (root/'.inbox').glob('*') if p.is_file() and not p.is_symlink())
     if not new: raise DataError('the inbox is empty: fill it with add_unlabelled()')
     labels = [p.relative_to(root).parts[0] for p in known]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from . import __version__
-from .core import BundleError, DataError, ImageError, image_files, wilson
+from .core import BundleError, DataError, ImageError, dataset_dir, image_files, wilson
 
 # %% ../nbs/20_cli.ipynb #8846655d
 app = typer.Typer(name='bear-classifier', no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -146,10 +146,6 @@ def _interval(k, n):
     low, high = wilson(k, n)
     return f'{k/n:.1%} ({low:.1%} to {high:.1%}, {n} images)'
 
-def _there(dataset):
-    "Say that a folder is missing before anything heavy is imported"
-    if not dataset.is_dir(): raise DataError(f'there is no folder {str(dataset)!r}: gather images first, or draw some with `bear-classifier practice`')
-
 @app.command()
 def train(
     dataset:Annotated[Path, typer.Argument(help='Folder with one folder of images a class')],
@@ -162,7 +158,7 @@ def train(
     pretrained:Annotated[bool, typer.Option(help='Start from ImageNet weights')]=True):
     "Train on a folder of photos and write a bundle."
     if method not in ('probe', 'finetune'): raise typer.BadParameter(f'{method!r} is neither probe nor finetune')
-    _there(dataset)
+    dataset_dir(dataset)  # say that a folder is missing before anything heavy is imported
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # threads that wait for work should not spin
     from bear_classifier.train import train_model
     from bear_classifier.export import export_bundle
@@ -181,7 +177,7 @@ def evaluate(
     out:Annotated[Optional[Path], typer.Option(help='Folder for the report, as JSON and as a page')]=None,
     outsiders:Annotated[Optional[Path], typer.Option(help='Folder of images that are none of the classes')]=None):
     "Measure a model on a folder of labelled photos."
-    _there(dataset)
+    dataset_dir(dataset)
     from bear_classifier.evaluate import evaluate_model
     print(evaluate_model(_load(model), dataset, out=out, outsiders=outsiders))
 

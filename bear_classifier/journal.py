@@ -11,7 +11,7 @@ import contextlib, errno, hashlib, html, os, re, stat, unicodedata, uuid
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from .core import DataError, append_line, read_lines, sha256_of
+from .core import DataError, append_line, dataset_dir, read_lines, sha256_of
 
 # %% ../nbs/06a_journal.ipynb #6cc26cde
 _RESERVED = {'con', 'prn', 'aux', 'nul', *(f'{o}{i}' for o in ('com', 'lpt') for i in '123456789¹²³')}
@@ -270,11 +270,6 @@ def _where(root, j, d):
 # %% ../nbs/06a_journal.ipynb #18f54353
 _WORDS = dict(keep='keep', restore='bring back', drop='drop', label='label as ')
 
-def _root_of(dataset):
-    root = Path(dataset).resolve()
-    if not root.is_dir(): raise DataError(f'there is no folder {str(dataset)!r}')
-    return root
-
 def _wishes(j):
     "Decisions in force, and the way back for what was moved and is undecided again"
     return [*j.state.values(), *(Decision(o, at, j.shas[o], 'restore') for o,at in j.at.items() if o not in j.state and at != o)]
@@ -284,7 +279,7 @@ def plan(
     journal:str|Path|None=None, # None is its `review.jsonl`
 )->Plan:                 # What would be moved; nothing is touched
     "Show what applying the decisions would change"
-    root = _root_of(dataset)
+    root = dataset_dir(dataset)
     j = _settle(root, Journal(journal or root/'review.jsonl'))
     steps, taken = Plan(), {}
     classes = {o.name for o in root.iterdir() if o.is_dir() and not o.name.startswith('.')}
@@ -346,7 +341,7 @@ def apply(
     journal:str|Path|None=None, # None is its `review.jsonl`
 )->Plan:                 # What was moved, and what was refused
     "Make the folder what the decisions say; run it again after a kill"
-    root, steps = _root_of(dataset), Plan()
+    root, steps = dataset_dir(dataset), Plan()
     with _alone(root):
         j = _settle(root, Journal(journal or root/'review.jsonl'), write=True)
         for _ in range(_ROUNDS):
@@ -370,7 +365,7 @@ def restore(
     journal:str|Path|None=None, # None is its `review.jsonl`
 )->Plan:                 # What was moved back
     "Bring images back to where they were"
-    root = _root_of(dataset)
+    root = dataset_dir(dataset)
     j = Journal(journal or root/'review.jsonl')
     _settle(root, j)
     wanted = [j.origin(str(o)) for o in paths] if paths is not None else [o for o,at in j.at.items() if at != o]
@@ -406,9 +401,8 @@ def _tell_manifest(root, j):
 def _first_line(root, origin, at):
     "The line of an image that came in without a label and has one now"
     if not origin.startswith('.inbox/') or at.startswith('.'): return
-    from bear_classifier.gather import FIELDS, examine
-    facts = examine((root/at).read_bytes())
-    yield {k: '' for k in FIELDS} | {k: v for k,v in facts.items() if k in FIELDS} | dict(label=at.split('/')[0], path=at, page=origin, status='kept', reason='labelled in review', fetched_at=_now())
+    from bear_classifier.gather import examine, manifest_row
+    yield manifest_row(**examine((root/at).read_bytes()), label=at.split('/')[0], path=at, page=origin, status='kept', reason='labelled in review')
 
 # %% ../nbs/06a_journal.ipynb #64c32d98
 def kappa(

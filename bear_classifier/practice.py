@@ -858,7 +858,7 @@ def draw_scene(
     return Scene(_camera(rgb, streams[6]), mask, kind, t)
 
 def _subject(rgb, mask, kind, t, ground, streams):
-    rng, size = streams[0], rgb.shape[0]
+    rng = streams[0]
     at, scale = _place(kind, t['pose'], rng, ground)
     pen = dict(at=at, scale=scale, flip=bool(rng.random() < .5), tilt=rng.normal(0,.05), light=(rng.choice([-.55,.55]),-.83))
     if kind in CLASSES: draw = lambda p: _draw(p, _look(kind, np.random.default_rng(seed)), t['pose'], np.random.default_rng(seed+1))

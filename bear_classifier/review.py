@@ -6,7 +6,7 @@
 __all__ = ['STATES', 'log', 'Item', 'list_items', 'ranked_items', 'thumbnail', 'veil', 'Review', 'Reviewer']
 
 # %% ../nbs/06b_review.ipynb #458a2822
-import base64, io, logging, math, os, threading
+import base64, io, logging, math, threading
 from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import anywidget, traitlets
 import numpy as np
 from PIL import Image
 from .clean import REASONS, rank_images
-from .core import DataError, ImageError, display_name, image_files, open_image, prepare, sha256_of
+from .core import DataError, ImageError, dataset_dir, display_name, image_files, open_image, prepare, sha256_of
 from .journal import Journal, apply, class_name, plan, restore, safe_path
 
 # %% ../nbs/06b_review.ipynb #e58ff31b
@@ -103,10 +103,9 @@ class Review:
         who:str='',        # The reviewer's name, noted with each decision
         journal:str|Path|None=None, # None is the dataset's `review.jsonl`
     ):
-        self.root, self.model = Path(dataset).resolve(), model
-        if not self.root.is_dir(): raise DataError(f'there is no folder {str(dataset)!r}')
+        self.root, self.model = dataset_dir(dataset), model
         self.journal = Journal(journal or self.root/'review.jsonl', who)
-        self.shown, self._thumbs, self.ranked = None, OrderedDict(), ranking is not None
+        self._thumbs, self.ranked = OrderedDict(), ranking is not None
         self.take(ranked_items(ranking, self.journal) if self.ranked else list_items(self.root, self.journal))
 
     def take(self,

@@ -293,10 +293,11 @@ def test_the_page_reads_well_in_a_browser(clf, bears, tmp_path):
 
 @pytest.fixture(scope='module')
 def real():
-    from bear_classifier.export import graph_bytes, onnx_session, run_graph
+    from bear_classifier.export import graph_bytes, run_graph
+    from bear_classifier.infer import onnx_session
     from bear_classifier.train import train_model
     learn = train_model(PHOTOS/'bears')
-    session = onnx_session(graph_bytes(learn.model, 224))   # the runtime is several times as fast as torch here
+    session = onnx_session(graph_bytes(learn.model, 224), 2)   # the runtime is several times as fast as torch here
     learn.run_fast = lambda x: run_graph(session, x)
     return learn
 
