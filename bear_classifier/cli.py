@@ -61,6 +61,12 @@ def version():
     print(__version__)
 
 # %% ../nbs/20_cli.ipynb #b23980c2
+def _no_photos(folder):
+    "Drawings go where nothing is, or only drawings are: their names are made from their content"
+    if (folder/'manifest.jsonl').exists(): raise DataError(f'{str(folder)!r} holds gathered images: name a new folder, so that drawings and photos do not mix')
+    for p in image_files(folder) if folder.is_dir() else []:
+        if not re.fullmatch(r'[0-9a-f]{16}\.jpg', p.name): raise DataError(f'{str(p)!r} was not drawn here: name a new folder, so that drawings and photos do not mix')
+
 @app.command()
 def practice(
     dest:Annotated[Path, typer.Argument(help='Folder to fill: one folder a class')],
@@ -70,6 +76,7 @@ def practice(
     outsiders:Annotated[int, typer.Option(help='How many things that are no bear to draw as well, in DEST-outsiders', min=0)]=0):
     "Draw a practice dataset: no network needed."
     from bear_classifier.practice import practice_dataset, practice_outsiders
+    _no_photos(dest)
     print(practice_dataset(dest, n_per_class=n, size=size, seed=seed))
     if outsiders: print(practice_outsiders(dest.with_name(dest.name + '-outsiders'), n=outsiders, size=size, seed=seed))
 
@@ -120,15 +127,22 @@ def _steps(steps, done=''):
     for o in steps.problems: _say(f'{o.origin}: {o.problem}')
     print(f'{len(steps.moves)} {done or "to move"}' + (f', {len(steps.problems)} refused' if steps.problems else ''))
 
+def _decided(dataset, journal):
+    "A journal that was named must be there; where none has been begun, that is said"
+    if journal and not journal.is_file(): raise DataError(f'there is no journal {str(journal)!r}: without --journal it is review.jsonl in the dataset')
+    if not journal and not (dataset_dir(dataset)/'review.jsonl').is_file(): _say('nothing has been decided yet: the reviewer notes decisions in review.jsonl')
+
 @clean_app.command('plan')
 def clean_plan(dataset:_Dataset, journal:_Journal=None):
     "Show what applying the decisions would change."
+    _decided(dataset, journal)
     from bear_classifier.journal import plan
     _steps(plan(dataset, journal))
 
 @clean_app.command('apply')
 def clean_apply(dataset:_Dataset, journal:_Journal=None):
     "Make the folder what the decisions say; run it again after a stop."
+    _decided(dataset, journal)
     from bear_classifier.journal import apply
     _steps(apply(dataset, journal), 'moved')
 
@@ -138,6 +152,7 @@ def clean_restore(
     images:Annotated[Optional[list[str]], typer.Argument(help='Which, such as black/1a2b.jpg; all that were moved if left out')]=None,
     journal:_Journal=None):
     "Bring images back to where they were."
+    _decided(dataset, journal)
     from bear_classifier.journal import restore
     _steps(restore(dataset, images or None, journal), 'brought back')
 

@@ -55,6 +55,7 @@ class Limits:
     pause:float=2     # Seconds before a page that was handed out is replaced: its visitor's first seconds are not the time for it
     linger:float=10   # Seconds after the last connection closed: a train passes a tunnel
     idle:float=1200   # Seconds without a message after which an open page goes to sleep
+    age:float=6*3600  # Seconds after which any page goes to sleep, so that no script keeps a place for ever
     interval:float=10 # Seconds between two looks at all of this
 
     def __post_init__(self):
@@ -152,6 +153,7 @@ def _left(self,
 
 def _over(self, visit, idle):
     lim, now = self.limits, time.monotonic()
+    if now - visit.since > lim.age: return True
     if visit.left is not None: return now - visit.left > (lim.linger if visit.met else lim.grace)
     return min(idle, now - visit.met) > lim.idle  # a warm kernel was idle for long before anybody came
 

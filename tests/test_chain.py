@@ -91,6 +91,23 @@ def test_a_mistake_gets_one_line(args, code, words, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_drawings_do_not_mix_with_photos(tmp_path):
+    for _ in range(2): ok('practice', tmp_path/'drawn', '--n', 1, '--size', 48)  # again is the same
+    (tmp_path/'photos'/'teddy').mkdir(parents=True); (tmp_path/'photos'/'teddy'/'mine.jpg').write_bytes(b'photo')
+    (tmp_path/'gathered').mkdir(); (tmp_path/'gathered'/'manifest.jsonl').write_text('')
+    for o in ('photos', 'gathered'):
+        code, _, err = run('practice', tmp_path/o)
+        assert code == 1 and 'name a new folder' in err and len(list((tmp_path/o).rglob('*.jpg'))) == (o == 'photos')
+
+
+def test_a_review_that_has_not_begun_is_told(bears, tmp_path):
+    for c in ('plan', 'apply', 'restore'):
+        code, out, err = run('clean', c, bears)
+        assert code == 0 and out.startswith('0 ') and 'nothing has been decided yet' in err
+        code, _, err = run('clean', c, bears, '--journal', tmp_path/'other.jsonl')
+        assert code == 1 and 'other.jsonl' in err
+
+
 @pytest.mark.parametrize('folders,words', [({}, 'no images'), ({'teddy': 5}, 'class'), ({'teddy': 5, 'black': 1}, 'black')])
 def test_a_poor_dataset_gets_one_line(folders, words, tmp_path):
     pytest.importorskip('fastai', reason='the training part is not installed')
