@@ -21,11 +21,15 @@ def honest_rows(
     learn,       # A `Learner` with `heldout`
 )->np.ndarray:   # Positions in `learn.heldout` that neither head nor body has seen
     "Find the held-out rows that nothing was fitted on"
-    h = learn.heldout
-    trained = len(getattr(getattr(learn, 'recorder', None), 'values', []))
-    rows = np.flatnonzero([p == 'valid' for p in h.parts]) if trained else np.arange(len(h.targets))
+    h, judged = learn.heldout, getattr(learn, 'judged', None)
+    if judged and judged != _digest(learn.model): raise DataError('the network was trained after it was judged: probe(learn) again')
+    rows = np.flatnonzero([p == 'valid' for p in h.parts]) if h.seen else np.arange(len(h.targets))
     if len(rows) < 2: raise DataError('no held-out images to judge by: raise valid_pct, or gather more')
     return rows
+
+def _digest(model):
+    from bear_classifier.train import network_digest
+    return network_digest(model)
 
 def held_out(
     learn,   # A `Learner` with `heldout`

@@ -8,7 +8,9 @@ __all__ = ['cache_dir', 'dataset', 'dataset_version', 'dataset_diff', 'split', '
 
 # %% ../nbs/03_data.ipynb #8e591bc2
 import hashlib, json, os, warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd
@@ -103,11 +105,13 @@ def dataset_diff(
     new:pd.DataFrame, # The same, later
 )->pd.DataFrame:      # One row a difference: change (added, removed, relabelled), sha256, was, label
     "Compare two versions of a dataset"
-    both = old.drop_duplicates('sha256').merge(new.drop_duplicates('sha256'), on='sha256', how='outer', suffixes=('_old', '_new'))
-    was, now = both.label_old, both.label_new
-    change = np.select([was.isna(), now.isna(), was != now], ['added', 'removed', 'relabelled'], '')
-    out = pd.DataFrame(dict(change=change, sha256=both.sha256, was=was, label=now))
-    return out[out.change != ''].fillna('').reset_index(drop=True)
+    a, b = ({s: Counter(o) for s,o in df.groupby('sha256').label} for df in (old, new))
+    rows = []
+    for s in sorted(a.keys() | b.keys()):
+        was, now = a.get(s, Counter()), b.get(s, Counter())
+        for gone,come in zip_longest(sorted((was - now).elements()), sorted((now - was).elements()), fillvalue=''):
+            rows.append(('relabelled' if gone and come else 'removed' if gone else 'added', s, gone, come))
+    return pd.DataFrame(rows, columns=['change', 'sha256', 'was', 'label'])
 
 # %% ../nbs/03_data.ipynb #d224217d
 def _same(a, b):
@@ -206,7 +210,7 @@ class RandomView(RandTransform):
     "Crop to a random part of the picture, in training only"
     split_idx = 0
     def __init__(self,
-        min_scale:float=.5, # Least share of the area along each side; half, as in the chapter
+        min_scale:float=.5, # Least share of the picture's area that a crop keeps; half, as in the chapter
         **kwargs,           # For fastai's `RandTransform`
     ): super().__init__(**kwargs); self.min_scale = min_scale
     def encodes(self, o:PILImage):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image, ImageFilter
 from .core import DataError, Prediction, decide, display_name, image_files, open_image, softmax, wilson, write_atomic
-from .data import dataset, dataset_version, split
+from .data import dataset, dataset_version
 from .calibrate import (LearnerClassifier, _BAR, _LINE, _axes, _share, auroc, cross_calibrate, ece, fit_settings, held_out, image_groups,
     leave_out_scores, log_loss, plot_domain, plot_reliability, plot_risk, plot_svg, risk_coverage)
 
@@ -167,7 +167,7 @@ def corruption_table(
 # %% ../nbs/05_evaluate.ipynb #32891d5f
 def image_traits(
     path, # An image
-)->dict:  # Of the lowest values: darkest (brightness 0…1), blurriest (spread of the Laplacian), smallest (shorter side in pixels)
+)->dict:  # darkest: mean brightness, 0 to 1; blurriest: spread of the Laplacian, which is large at edges; smallest: shorter side in pixels. Lowest values deserve the names
     "Measure simple traits of an image"
     im = open_image(path, 256)
     g = np.asarray(im.convert('L'), np.float32)/255
@@ -259,28 +259,36 @@ def measure(
     classes:list,          # Names, in the model's order
     temperature:float=1.,  # The model's, to tell what its probabilities were before calibration
     how:str='all images',  # Which images these are, in words
-)->dict:                   # accuracy, per_class, confusion, ece, log_loss, verdicts, coverage, risk, each with intervals
+)->dict:                   # accuracy, per_class, ece and risk with 95% intervals; confusion, log_loss, verdicts and coverage without
     "Compute all figures of labelled predictions"
     probs, y = _arrays(preds, truth, classes)
     raw, said = softmax(np.log(np.maximum(probs, 1e-12)), 1/temperature), probs.argmax(1)
-    err = lambda p,t: ece(p, t)
     acc = _share((said == y).sum(), len(y), 'value')
     return _plain(dict(accuracy=dict(value=acc['value'], low=acc['value_low'], high=acc['value_high'], n=len(y), how=how),
         per_class=per_class(y, said, classes), confusion=confusion(y, said, classes).values,
-        ece=dict(before=ece(raw, y), after=ece(probs, y), interval=bootstrap(err, probs, y, n=200)[1:]),
+        ece=dict(before=ece(raw, y), after=ece(probs, y), interval=bootstrap(ece, probs, y, n=200)[1:]),
         log_loss=dict(before=losses(raw, y).mean(), after=losses(probs, y).mean()),
         verdicts=_outcome(preds, truth), **_answered(preds, truth)))
 
 # %% ../nbs/05_evaluate.ipynb #5ca92a21
+def _kept_aside(model):
+    "The version of the dataset that a model comes from, and the first digits of the hashes of its test part"
+    df = getattr(model, 'df', None)
+    if df is not None: return model.version, df.sha256[df.part == 'test'].str[:16].tolist()
+    card = (getattr(model, 'card', None) or {}).get('dataset') or {}
+    return card.get('version'), card.get('test') or []
+
 def _images(model, path, part, limit):
     "Labelled images of a dataset, and in words which they are"
     df = getattr(model, 'df', None)
     if df is None or Path(df.attrs.get('root', '')) != Path(path).resolve(): df = dataset(path)
-    card = getattr(model, 'card', None) or {}
-    trained = (card.get('dataset') or {}) if card else {'version': getattr(model, 'version', None), 'root_name': None}
-    same = trained.get('version') == dataset_version(df) or trained.get('root_name') == Path(df.attrs['root']).name
-    if part == 'auto': part = 'test' if same else 'all'
-    if part != 'all': df = (df if 'part' in df else split(df, **(trained.get('split') or {}))).query('part == @part')
+    version, test = _kept_aside(model)
+    aside = df.sha256.str[:16].isin(test)
+    if part == 'auto': part = 'test' if aside.any() or version == dataset_version(df) else 'all'
+    if part == 'test' and (test or 'part' not in df): df = df[aside]
+    elif part != 'all':
+        if 'part' not in df: raise DataError(f'the model does not say which images were its {part} part: use part="test" or part="all"')
+        df = df.query('part == @part')
     unknown = sorted(set(df.label) - set(model.classes))
     if unknown: raise DataError(f"the model knows {', '.join(model.classes)}, and not {', '.join(unknown)}: remove those folders, or train on them")
     if not len(df): raise DataError(f'no images in the {part} part of {Path(path).name}: gather more, or use part="all"')
@@ -305,13 +313,15 @@ def _worst(preds, truth, paths, classes, n=8):
     return '<div class="grid">' + ''.join(cells) + '</div>'
 
 # %% ../nbs/05_evaluate.ipynb #45ce45e1
-def _strangers(model, folder, inside, limit=None):
+def _strangers(model, folder, inside):
     "Figures and scores of images that are none of the classes"
-    preds = [p for p in model.predict_many(image_files(folder)[:limit]) if p.ok]
+    answers = list(model.predict_many(image_files(folder)))
+    preds = [p for p in answers if p.ok]
+    if not preds: raise DataError(f'no image in {Path(folder).name!r} can be opened: name a folder of images that are none of the classes, or none')
     scores = np.array([p.domain_score for p in preds])
     k, n = sum(p.verdict != 'out_of_domain' for p in preds), len(preds)
     named = sum(p.verdict not in ('out_of_domain', 'unsure') for p in preds)
-    return dict(n=n, auroc=auroc(inside, scores), **_share(k, n, 'accepted'), **_share(named, n, 'named')), scores
+    return dict(n=n, unreadable=len(answers) - n, auroc=auroc(inside, scores), **_share(k, n, 'accepted'), **_share(named, n, 'named')), scores
 
 def _thresholds(model):
     card = getattr(model, 'card', None) or getattr(model, 'settings', None) or {}
@@ -324,7 +334,7 @@ def evaluate_model(
     out:str|Path|None=None,# A folder for `report.json` and `report.html`; None writes nothing
     outsiders:str|Path|None=None, # A folder of images that are none of the classes, if there is one
     part:str='auto',       # 'test', 'all', or 'auto': the test part where the model was trained on this dataset
-    corruptions:bool=True, # Whether to damage the images and measure again: costs eight times the images
+    corruptions:bool=True, # Whether to damage the images and measure again: eight passes over at most 200 images
     limit:int|None=None,   # At most so many images, drawn at random; None takes all
 )->EvaluationReport:       # Figures and pictures; prints as one line, draws itself in a notebook
     "Judge a model on labelled images"

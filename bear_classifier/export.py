@@ -92,7 +92,7 @@ def check_parity(
     tolerance:float=1e-3,  # Largest difference of an output, divided by its largest value where that is over one
 )->float:                  # The largest difference of logits that was found
     "Prove that graph and network agree, or raise `BundleError`"
-    with torch.no_grad(): want = [o.numpy() for o in Graph(model.cpu().eval())(torch.from_numpy(np.ascontiguousarray(squares)))]
+    with torch.no_grad(): want = [o.numpy() for o in Graph(copy.deepcopy(model).cpu().float().eval())(torch.from_numpy(np.ascontiguousarray(squares)))]
     for bs in (len(squares), 1):
         for name,a,b in zip(_OUTPUTS, run_graph(data, squares, bs), want):
             gap = float(np.abs(a - b).max()) / max(1., float(np.abs(b).max()))
@@ -156,9 +156,9 @@ def _pack(reference):
     return dict(shape=list(ref.shape), reference=base64.b64encode(ref.tobytes()).decode())
 
 def _dataset_part(bears):
-    known = {o: getattr(bears, o) for o in ('valid_pct', 'test_pct') if hasattr(bears, o)}
-    return dict(version=bears.version, root_name=Path(str(bears.root)).name, counts={str(k): int(v) for k,v in bears.df.label.value_counts().sort_index().items()},
-                split=dict(seed=bears.seed, **known))
+    df = bears.df
+    return dict(version=bears.version, root_name=Path(str(bears.root)).name, counts={str(k): int(v) for k,v in df.label.value_counts().sort_index().items()},
+                test=sorted(df.sha256[df.part == 'test'].str[:16]))  # so that a later evaluation knows which images no weight has seen
 
 def make_card(
     learn,          # A `Learner` of ours
@@ -198,8 +198,8 @@ def _limits(card):
     m, t = card['metrics'], card['thresholds']
     n = sum(card['dataset']['counts'].values())
     few, many = sorted(card['dataset']['counts'].items(), key=lambda o: o[1])[::len(card['dataset']['counts'])-1]
-    yield f"It was made from {n} images, test part included. On images of another kind (night, film, drawings, another continent) nobody has measured it."
-    yield f"The class with the fewest images was {display_name(few[0])} ({few[1]}), the one with the most {display_name(many[0])} ({many[1]})."
+    yield f"It was made from {n} images, test part included. On images unlike these (another season, another camera, another continent) nobody has measured it."
+    yield f"Each class had {few[1]} images." if few[1] == many[1] else f"The class with the fewest images was {display_name(few[0])} ({few[1]}), the one with the most {display_name(many[0])} ({many[1]})."
     yield f"It turns away about {t['turn_away']:.0%} of good images as unlike anything it was trained on; that is the price for noticing strangers, and it does not notice all of them."
     yield f"Below a confidence of {t['unsure_below']:.2f} it says that it is not sure. On held-out images it answered {_pct(m['coverage'])}, and {_risk(m)}"
     yield "It gives one answer for a whole image. Two kinds in one image, or none that can be seen well, are beyond it."
@@ -216,11 +216,11 @@ def model_card(
     "Write the model card for people"
     m, classes = card['metrics'], ', '.join(display_name(c) for c in card['classes'])
     test = m.get('test')
+    good = [f"- Held out ({m['accuracy']['how']}): {_between(m['accuracy'])} right.", *([f"- Test part, fixed before training: {_between(test['accuracy'])} right."] if test else []),
+        f"- Calibration error {m['ece']['after']:.3f} after temperature scaling, {m['ece']['before']:.3f} before."]
     parts = [_front(card), f"# {card['name']}", f"Tells apart: {classes}. It may also answer *not sure* and *none of these*.", '## How good it is',
-        f"- Held out ({m['accuracy']['how']}): {_between(m['accuracy'])} right.", *([f"- Test part, fixed before training: {_between(test['accuracy'])} right."] if test else []),
-        f"- Calibration error {m['ece']['after']:.3f} after temperature scaling, {m['ece']['before']:.3f} before.", '', _class_table(test or m),
-        '## Limits', '\n'.join(f'- {o}' for o in _limits(card)), _card_rest(card)]
-    return '\n\n'.join(parts).replace('right.\n\n-', 'right.\n-').replace('\n\n\n', '\n') + '\n'
+        '\n'.join(good), _class_table(test or m), '## Limits', '\n'.join(f'- {o}' for o in _limits(card)), _card_rest(card)]
+    return '\n\n'.join(parts) + '\n'
 
 # %% ../nbs/07_export.ipynb #6f9bde82
 def _card_rest(card):
@@ -247,6 +247,7 @@ def export_bundle(
 )->Path:                      # The bundle's folder; raises `BundleError` where graph and network differ
     "Write a learner as a bundle, and make it the current version"
     dest = Path(dest); dest.mkdir(parents=True, exist_ok=True)
+    if version: _check_version(dest, version)
     graph = graph_bytes(learn.model, learn.dls.bears.size)
     gap = check_parity(graph, learn.model, _samples(learn))
     fit = lambda graph: fit_settings(learn, turn_away, costs, limit, _runner(graph))
@@ -268,9 +269,12 @@ def _samples(learn, n=16):
     return np.stack([load_square(p, learn.dls.bears.size) for p in paths[::max(1, len(paths)//n)][:n]])
 
 # %% ../nbs/07_export.ipynb #ea2f67a0
-def _install(dest, version, card, graph):
-    if Path(version).name != version or version in ('', '.', '..', 'current'): raise DataError(f'{version!r} cannot be the name of a version: take letters, digits and dashes')
+def _check_version(dest, version):
+    if Path(version).name != version or version in ('.', '..', 'current'): raise DataError(f'{version!r} cannot be the name of a version: take letters, digits and dashes')
     if (dest/version).exists(): raise DataError(f'version {version!r} is there already: give another, or none')
+
+def _install(dest, version, card, graph):
+    _check_version(dest, version)
     tmp = Path(tempfile.mkdtemp(dir=dest, prefix='.tmp-'))
     try:
         write_atomic(tmp/'model.onnx', graph)

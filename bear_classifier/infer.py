@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 import numpy as np
 import onnxruntime as ort
-from .core import FORMAT, BundleError, ImageError, Prediction, decide, display_name, knn_distance, load_square, sha256_of, softmax, unit_rows
+from .core import FORMAT, BundleError, DataError, ImageError, Prediction, decide, display_name, knn_distance, load_square, sha256_of, softmax, unit_rows
 
 # %% ../nbs/08_infer.ipynb #c575510d
 _MAX_CARD, _MAX_GRAPH = 32 * 2**20, 1024 * 2**20
@@ -167,6 +167,7 @@ class BearClassifier:
         paths=None,  # Where they came from, for the answers
     )->list:         # A `Prediction` each
         "Answer for images that are squares already, in one batch"
+        if not len(squares): return []
         logits, features, cams = self.bundle.run(np.stack(squares))
         probs = softmax(logits, self.card['temperature'])
         far = knn_distance(unit_rows(features), self.bundle.reference, int(self.card['domain']['k']))
@@ -185,7 +186,8 @@ class BearClassifier:
     ):                         # Yields a `Prediction` each, in order; a bad image has its reason in `error`
         "Answer for many images in a stream, in steady memory"
         from concurrent.futures import ThreadPoolExecutor
-        sources, workers = iter(sources), workers or processors()
+        if isinstance(sources, (str, bytes, os.PathLike)): raise DataError('predict_many takes several images: give a list, such as image_files(folder), or use predict')
+        sources, workers, batch_size = iter(sources), workers or processors(), max(1, batch_size)
         batches = iter(lambda: list(islice(sources, batch_size)), [])
         with ThreadPoolExecutor(workers) as pool:
             ahead = deque(pool.submit(self._answer_batch, o) for o in islice(batches, 2*workers))

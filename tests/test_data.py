@@ -90,6 +90,15 @@ def test_the_version_is_about_content_and_labels(bears, tmp_path):
     assert dataset_diff(dataset(root), df).change.tolist() == ['added']
 
 
+@given(*[st.lists(st.tuples(st.sampled_from('abc'), st.sampled_from('12345')), max_size=8)]*2)
+def test_versions_differ_where_there_is_a_difference(old, new):
+    "Also where a picture lies in a class twice, or under two classes"
+    old, new = (pd.DataFrame([dict(label=l, sha256=s) for l,s in o], columns=['label', 'sha256']) for o in (old, new))
+    diff = dataset_diff(old, new)
+    assert (dataset_version(old) == dataset_version(new)) == (len(diff) == 0)
+    assert len(new) - len(old) == (diff.change == 'added').sum() - (diff.change == 'removed').sum()
+
+
 def test_a_damaged_cache_is_made_again(bears):
     was = dataset(bears)
     (cache_dir()/'looks.json').write_text('{"torn')

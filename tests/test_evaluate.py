@@ -1,12 +1,13 @@
 "Figures agree with counts by hand and with oracles; nothing fitted has seen the test part; strangers are told on photographs"
-import json, os, re
+import json, os, re, shutil
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip('fastai', reason='the train extra is not installed')
 import numpy as np
 from hypothesis import given, strategies as st
-from bear_classifier import calibrate
+from bear_classifier import calibrate, evaluate
 from bear_classifier.core import CLASSES, DataError, domain_score, image_files, load_square, softmax, wilson
 from bear_classifier.calibrate import (LearnerClassifier, auroc, compare_scorers, cost_matrix, cross_calibrate, ece, expected_costs, fit_domain, fit_settings,
                                        fit_temperature, fit_unsure, folds, held_out, honest_rows, leave_out_scores, reliability, risk_coverage, small_copy)
@@ -262,6 +263,33 @@ def test_a_model_is_judged_by_its_test_part_and_others_by_all(learn, clf, bears,
     assert evaluate_model(clf, other, corruptions=False).figures['accuracy']['n'] == 12
 
 
+@pytest.mark.parametrize('cut', [dict(), dict(test_pct=.3), dict(seed=7), dict(valid_pct=.4, test_pct=.05, seed=3)])
+def test_the_test_part_is_known_again_wherever_the_folder_is(bears, probed, tmp_path, cut):
+    "Whatever the split was: in a moved and renamed folder that has grown, a bundle and a learner are judged by their own test part, and by nothing they have seen"
+    from bear_classifier.data import dataset, split
+    from bear_classifier.export import export_bundle
+    learn = probed(split(dataset(bears), **cut))
+    df = learn.dls.bears.df
+    moved = Path(shutil.copytree(bears, tmp_path/'elsewhere'))
+    practice_dataset(moved, n_per_class=20, size=64, seed=77)
+    want = sorted(df.sha256[df.part == 'test'])
+    for model in (LearnerClassifier(learn), BearClassifier.load(export_bundle(learn, tmp_path/'model'))):
+        got, how = evaluate._images(model, moved, 'auto', None)
+        assert sorted(got.sha256) == want and how.startswith('test part')
+        assert len(evaluate._images(model, moved, 'all', None)[0]) > len(df)
+    other = practice_dataset(tmp_path/'other'/bears.name, n_per_class=4, size=64, seed=6)  # of the same name, and nothing else
+    assert evaluate._images(model, other, 'auto', None)[1] == 'all images'
+    with pytest.raises(DataError, match='part="test"'): evaluate._images(model, moved, 'train', None)
+
+
+def test_outsiders_that_do_not_open_are_counted_or_named(clf, bears, tmp_path):
+    (tmp_path/'odd').mkdir(); (tmp_path/'odd'/'a.jpg').write_text('hello')
+    with pytest.raises(DataError, match='can be opened'): evaluate_model(clf, bears, outsiders=tmp_path/'odd', corruptions=False)
+    practice_outsiders(tmp_path/'odd', n=3, size=64)
+    f = evaluate_model(clf, bears, outsiders=tmp_path/'odd', corruptions=False).figures['outsiders']
+    assert (f['n'], f['unreadable']) == (3, 1)
+
+
 def test_a_folder_that_the_model_does_not_know_is_named(clf, bears, tmp_path):
     path = practice_dataset(tmp_path/'more', n_per_class=3, size=64)
     (path/'panda').mkdir(); draw_bear('black', 77, 64).save(path/'panda'/'a.png')
@@ -293,11 +321,10 @@ def test_the_page_reads_well_in_a_browser(clf, bears, tmp_path):
 
 @pytest.fixture(scope='module')
 def real():
-    from bear_classifier.export import graph_bytes, run_graph
-    from bear_classifier.infer import onnx_session
+    from bear_classifier.export import graph_bytes, onnx_session, run_graph
     from bear_classifier.train import train_model
     learn = train_model(PHOTOS/'bears')
-    session = onnx_session(graph_bytes(learn.model, 224), 2)   # the runtime is several times as fast as torch here
+    session = onnx_session(graph_bytes(learn.model, 224))   # the runtime is several times as fast as torch here
     learn.run_fast = lambda x: run_graph(session, x)
     return learn
 

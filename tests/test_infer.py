@@ -5,7 +5,7 @@ import numpy as np, pytest
 from PIL import Image
 
 from bear_classifier import BearClassifier
-from bear_classifier.core import BundleError, ImageError, image_files, sha256_of
+from bear_classifier.core import BundleError, DataError, ImageError, image_files, sha256_of
 from bear_classifier.practice import practice_dataset
 from test_core import as_phone, png16, saved
 
@@ -132,6 +132,14 @@ def test_bad_files_have_their_place_in_the_stream(clf, bears, tmp_path):
     assert 'text' in answers[1].error and 'empty' in answers[2].error and 'no file' in answers[4].error
     with pytest.raises(ImageError): clf.predict(tmp_path/'text.jpg')
     assert list(clf.predict_many([])) == []
+
+
+def test_one_path_is_no_list_of_paths(clf, bears):
+    "A string would be taken letter by letter"
+    one = image_files(bears)[0]
+    for o in (str(one), one, one.read_bytes()):
+        with pytest.raises(DataError, match='list'): next(iter(clf.predict_many(o)))
+    assert clf.predict_squares([]) == [] and len(list(clf.predict_many([one]*3, batch_size=0))) == 3 and list(clf.predict_many([])) == []
 
 
 def test_the_stream_takes_no_more_than_it_needs(clf, bears):

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip('fastai', reason='the train extra is not installed')
 import numpy as np, pandas as pd, torch
 from fastai.vision.all import Callback, ClassificationInterpretation, Learner
+from bear_classifier.calibrate import honest_rows
 from bear_classifier.core import DataError, ImageError, load_square, softmax
 from bear_classifier.data import RandomView, Square, bear_dls, cache_dir, dataset, split
 from bear_classifier.practice import practice_dataset
@@ -214,9 +215,34 @@ def test_held_out_logits_have_not_seen_their_image():
     w,b = train._heads(x, y, n, [1e4])[0]
     assert ((x @ w.T + b).argmax(1) == y).mean() == 1
     twice, labels, groups = np.concatenate([x, x + .01]), np.tile(y, 2), np.tile(np.arange(150), 2)
-    honest = train._cross_validate(twice, labels, groups, n, 5, 0, [1e4])[0].argmax(1) == labels
-    leaky = train._cross_validate(twice, labels, np.arange(300), n, 5, 0, [1e4])[0].argmax(1) == labels
+    honest = train._cross_validate(twice, labels, n, train._folds(labels, groups, 5, 0), [1e4])[0].argmax(1) == labels
+    leaky = train._cross_validate(twice, labels, n, train._folds(labels, np.arange(300), 5, 0), [1e4])[0].argmax(1) == labels
     assert honest.mean() < .5 and leaky.mean() > .7
+
+
+def test_every_head_of_a_cross_validation_sees_every_class():
+    "Also where a picture lies under two classes, and its group holds both"
+    tried = 0
+    for i in range(300):
+        rng = np.random.default_rng(i)
+        groups = rng.integers(0, 9, 14); y = rng.integers(0, 3, 14)
+        if min(len(set(groups[y == c])) for c in range(3)) < 2: continue
+        try: cut = train._folds(y, groups, 5, 0)
+        except DataError as e: assert 'two classes' in str(e); continue
+        tried += 1
+        assert all(set(y[fit]) == {0, 1, 2} and not set(groups[fit]) & set(groups[rest]) for fit,rest in cut)
+        assert sorted(np.concatenate([rest for _,rest in cut])) == list(range(14))
+    assert tried > 50
+
+
+def test_looking_is_not_training(dls):
+    "Showing results leaves a line in fastai's recorder, and training afterwards makes what was held out untrue"
+    a = probe(seeded(dls))
+    with a.no_bar(): a.validate(); a.get_preds(ds_idx=1)
+    assert not probe(a).heldout.seen and len(honest_rows(a)) == len(a.heldout.targets)
+    with a.no_bar(), a.no_logging(): a.fit(1, 1e-3)
+    with pytest.raises(DataError, match='probe'): honest_rows(a)
+    assert probe(a).heldout.seen and {a.heldout.parts[i] for i in honest_rows(a)} == {'valid'}
 
 
 def test_the_strongest_penalty_within_an_error_of_the_best_wins():
@@ -367,6 +393,18 @@ def test_a_killed_run_goes_on_where_it_was(bears, tmp_path):
     assert second.returncode == 0 and 'DONE' in second.stdout, second.stderr[-2000:]
     assert 'EPOCH 2' in second.stdout and 'EPOCH 0' not in second.stdout and 'EPOCH 1' not in second.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_on_another_split_is_not_gone_on_with(bears, tmp_path):
+    "Its weights have seen images that are to judge now"
+    files = {train._run_file(probe(seeded(bear_dls(bears, size=size, bs=8, seed=seed))), tmp_path, 3) for seed in (1, 2) for size in (48, 64)}
+    assert len(files) == 4
+
+
+def test_a_loss_that_is_no_number_ends_with_the_probe(varied):
+    learn = probe(seeded(varied)); weights = head(learn)[0].copy()
+    fine_tune_from_probe(learn, epochs=2, lr=float('nan'))
+    assert learn.how == 'probe' and np.array_equal(head(learn)[0], weights) and len(honest_rows(learn)) == len(learn.heldout.targets)
 
 
 def test_it_stops_when_nothing_gets_better(varied, tmp_path):
