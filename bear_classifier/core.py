@@ -83,6 +83,7 @@ def _not_an_image(head):
 MAX_BYTES = 64 * 2**20     # of a file
 MAX_PIXELS = 40_000_000
 MAX_MEMORY = 136 * 10**6   # bytes a decoder may need
+_MAX_COPY = 16 * 10**6     # bytes that the smaller copy may take on top
 _MAX_SCANS = 700           # scans times megapixels of a progressive JPEG: what takes about a second
 
 def _coefficients(im):
@@ -99,6 +100,18 @@ def _decode_cost(im):
     if im.format in ('JPEG', 'MPO'): return math.prod(im._full_size) * _coefficients(im) + pixels * 4
     return pixels * (1 if im.mode in ('1', 'L', 'P') else 2 if im.mode == 'I;16' else 4)
 
+def _first_scan(fp):
+    "How many components of a JPEG come in its first scan"
+    fp.seek(2)
+    while byte := fp.read(1):
+        if byte != b'\xff': continue
+        while (kind := fp.read(1)) == b'\xff': pass
+        if not kind or kind[0] in (0, 1, *range(0xd0, 0xd9)): continue
+        n = int.from_bytes(fp.read(2), 'big')
+        if kind == b'\xda': return int.from_bytes(fp.read(1), 'big')
+        fp.seek(max(0, n - 2), 1)
+    return 0
+
 def _count_scans(fp):
     fp.seek(0); n, tail = 0, b''
     while chunk := fp.read(2**20): n += (tail + chunk).count(b'\xff\xda'); tail = chunk[-1:]
@@ -106,10 +119,15 @@ def _count_scans(fp):
     return n
 
 # %% ../nbs/00_core.ipynb #8a8901f1
-def _check_size(im, fp):
-    w,h = im._full_size
+def _copy_cost(im, size):
+    "Bytes that the smaller copy of `im` takes"
+    f = _factor(im, size)
+    return 0 if not size or f == 1 and im.mode == 'RGB' and im.format != 'WEBP' else math.ceil(im.width/f) * math.ceil(im.height/f) * 4
+
+def _check_size(im, fp, size):
+    (w,h), cost, copy = im._full_size, _decode_cost(im), _copy_cost(im, size)
     if w * h > MAX_PIXELS: raise ImageError(f'the image is too large: {w:,} by {h:,} pixels, where {MAX_PIXELS//10**6} million in all are accepted')
-    if _decode_cost(im) > MAX_MEMORY:
+    if cost > MAX_MEMORY or max(cost, copy) + copy > MAX_MEMORY + _MAX_COPY:  # a copy that is turned is there twice
         raise ImageError(f'the image is too large to open safely as {im.format}: {w:,} by {h:,} pixels; make it smaller or save it as a plain JPEG')
     if im.info.get('progressive') and _count_scans(fp) * w * h / 1e6 > _MAX_SCANS:
         raise ImageError('the image has too many passes to decode safely: save it again as a plain JPEG')
@@ -121,9 +139,13 @@ def _open(fp, size):
     if fmt is None: raise ImageError(_not_an_image(head))
     im = Image.open(fp, formats=[fmt])
     im._full_size, im._lossless = im.size, b'VP8L' in head
+    if fmt == 'JPEG' and _first_scan(fp) < len(im.layer): im.info['progressive'] = 1  # its coefficients are kept until the last scan
     if size and fmt == 'JPEG': im.draft(im.mode, (size, size))
-    _check_size(im, fp)
-    return _pixels(im)
+    _check_size(im, fp, size)
+    im = _pixels(im)
+    if size and _factor(im, size) == 1 and im.width * im.height * 8 > MAX_MEMORY + _MAX_COPY and _turn(_read_exif(im)) is not None:
+        raise ImageError(f'the image is too large to turn upright safely: {im.width:,} by {im.height:,} pixels; turn it and save it again')
+    return im
 
 def _pixels(im):
     "Decode the first frame"
@@ -137,15 +159,19 @@ def _pixels(im):
 # %% ../nbs/00_core.ipynb #780e3c22
 def _rgb(im):
     if im.mode in ('RGB', 'L', '1', 'RGBX') and 'transparency' not in im.info: return im.convert('RGB')
-    if im.mode.startswith('I;16'): return Image.fromarray((np.asarray(im) >> 8).astype(np.uint8)).convert('RGB')
+    if im.mode.startswith('I;16'):
+        a = np.asarray(im)
+        return Image.fromarray(np.where(a == im.info.get('transparency', -1), 255, a >> 8).astype(np.uint8)).convert('RGB')
     if im.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in im.info:
         im = im.convert('RGBA')
         return Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB')
     return im.convert('RGB')
 
+def _factor(im, size): return max(1, min(im.size) // size) if size else 1
+
 def _shrink(im, size):
     "RGB with the shorter side no less than `size`, strip by strip"
-    f = max(1, min(im.size) // size) if size else 1
+    f = _factor(im, size)
     if f == 1 and im.mode == 'RGB' and 'transparency' not in im.info: return im
     w,h = im.size
     out = Image.new('RGB', (math.ceil(w/f), math.ceil(h/f)))
@@ -155,12 +181,16 @@ def _shrink(im, size):
     return out
 
 # %% ../nbs/00_core.ipynb #20147f56
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+
+def _turn(exif): return _TURNS.get(exif.get(0x0112, 1)) if exif else None
+
 def _upright(im, exif):
-    orientation = exif.get(0x0112, 1) if exif else 1
-    op = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-          8: Image.Transpose.ROTATE_90}.get(orientation)
-    return im.transpose(op) if op is not None else im
+    if _turn(exif) is None: return im
+    im = im.transpose(_turn(exif))
+    for o in ('exif', 'Raw profile type exif', 'xmp', 'XML:com.adobe.xmp'): im.info.pop(o, None)  # or it would be turned again
+    return im
 
 def _read_exif(im):
     try: return im.getexif()
@@ -190,33 +220,45 @@ def _from_array(a):
     return Image.fromarray(np.ascontiguousarray(a))
 
 # %% ../nbs/00_core.ipynb #65d9ab93
+@contextlib.contextmanager
+def _explained():
+    "Turn whatever a decoder raises into an `ImageError`"
+    try: yield
+    except ImageError: raise
+    except Image.DecompressionBombError as e: raise ImageError(f'the image is too large: {MAX_PIXELS//10**6} million pixels are accepted') from e
+    except MemoryError as e: raise ImageError('the image is too large for the memory of this machine') from e
+    except Exception as e:  # on bad files Pillow lets OSError, SyntaxError, ValueError, struct.error and more through
+        raise ImageError(f'the file is damaged or incomplete ({str(e) or type(e).__name__})') from e
+
+def _finish(im, size):
+    "Load, shrink, turn"
+    im.load()
+    exif, im = _read_exif(im), _shrink(im, size)
+    return _upright(im, exif)
+
 def open_image(
     source,             # Path, bytes, binary file, Pillow image, or uint8 array [height, width, 3]
     size:int|None=1024, # The shorter side may shrink to no less than this, in pixels: enough to look at; None keeps all
 )->Image.Image:         # RGB, upright, opaque; raises `ImageError`
     "Open the first frame of `source` as a safe, upright RGB image"
     if isinstance(source, np.ndarray): return _shrink(_from_array(source), size)
-    if isinstance(source, Image.Image): return _upright(_shrink(source, size), _read_exif(source))
+    if isinstance(source, Image.Image):
+        with _explained(): return _finish(source, size)
     fp, n = _as_file(source)
     with fp:
         if n > MAX_BYTES: raise ImageError(f'the file is too large: {n/2**20:.0f} MB, where {MAX_BYTES//2**20} MB are accepted')
-        try:
-            im = _open(fp, size)
-            return _upright(_shrink(im, size), _read_exif(im))
-        except ImageError: raise
-        except Image.DecompressionBombError as e: raise ImageError(f'the image is too large: {MAX_PIXELS//10**6} million pixels are accepted') from e
-        except MemoryError as e: raise ImageError('the image is too large for the memory of this machine') from e
-        except Exception as e:  # on bad files Pillow lets OSError, SyntaxError, ValueError, struct.error and more through
-            raise ImageError(f'the file is damaged or incomplete ({str(e) or type(e).__name__})') from e
+        with _explained(): return _finish(_open(fp, size), size)
 
 # %% ../nbs/00_core.ipynb #554960fd
+def _is_ready(im): return im.mode == 'RGB' and 'transparency' not in im.info and _turn(_read_exif(im)) is None
+
 def prepare(
     image,        # What `open_image` gave, or anything that it accepts
     size:int=224, # Side of the square, in pixels: what ImageNet bodies were trained at
 )->np.ndarray:    # uint8 [size, size, 3], RGB
     "Make the square that the model sees"
-    if not (isinstance(image, Image.Image) and image.mode == 'RGB'): image = open_image(image, size)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+    if not (isinstance(image, Image.Image) and _is_ready(image)): image = open_image(image, size)
+    with _explained(): return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
 
 def load_square(
     source,       # Anything that `open_image` accepts
@@ -370,7 +412,7 @@ class Prediction:
     def sentence(self)->str:
         "Say the answer in plain words"
         if not self.ok: return self.error[:1].upper() + self.error[1:]
-        names = [display_name(k) for k,_ in self.ranked()]
+        names = [display_name(k) for k,_ in self.ranked()] or [display_name(self.label or self.verdict)]
         if self.verdict == 'unsure': return f'Not sure: {names[0]} or {names[1]}' if len(names) > 1 else f'Not sure: {names[0]}?'
         if self.verdict == 'out_of_domain':
             bears = set(self.probabilities) <= set(_NAMES)

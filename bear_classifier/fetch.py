@@ -8,7 +8,7 @@ __all__ = ['KINDS', 'Fetched', 'FetchError', 'Limits', 'is_public', 'lookup', 'f
 
 # %% ../nbs/02_fetch.ipynb #0382af25
 import contextlib, importlib, ipaddress, json, logging, os, random, re, socket, time, zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ class Fetched:
     status:int=0        # Of the last answer, 0 where there was none
     final_url:str=''    # Where redirects led
     tries:int=0         # How often it was asked for
-    seconds:float=0.    # From the first try to the end
+    seconds:float=0.    # Asking and pausing; queueing for a place does not count
     index:int=0         # Its place in the list that was given
 
     @property
@@ -116,9 +116,10 @@ class _Pinned:
     async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
         httpcore, anyio, failure = _need('httpcore'), _need('anyio'), None
         with anyio.move_on_after(timeout):
-            for address in _check(host, port, await _resolve(self.find, host, port), self.allowed):
-                try: return await self.inner.connect_tcp(address, port, timeout, local_address, socket_options)
-                except httpcore.ConnectError as e: failure = e
+            addresses = _check(host, port, await _resolve(self.find, host, port), self.allowed)
+            for address in addresses:
+                try: return await self.inner.connect_tcp(address, port, timeout and timeout/len(addresses), local_address, socket_options)
+                except (httpcore.ConnectError, httpcore.ConnectTimeout) as e: failure = e
             raise failure
         raise httpcore.ConnectTimeout(f'{host} did not answer')
 
@@ -162,13 +163,18 @@ def _refusal(status, headers):
 # %% ../nbs/02_fetch.ipynb #8f3cade5
 _HEADERS = [(b'User-Agent', b'Mozilla/5.0 (compatible; bear_classifier)'), (b'Accept', b'image/*,*/*;q=0.5'), (b'Accept-Encoding', b'identity')]
 
+def _text(value):
+    "A header's text: old hosts write latin-1, new ones UTF-8"
+    try: return value.decode()
+    except UnicodeDecodeError: return value.decode('latin1')
+
 async def _ask(pool, url, limits):
     "One request: (status, where it redirects to or None, body)"
     httpcore = _need('httpcore')
     target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
     wait = dict(connect=limits.connect, read=limits.read, write=limits.read, pool=None)
     async with pool.stream('GET', target, headers=[(b'Host', url.netloc), *_HEADERS], extensions=dict(timeout=wait)) as answer:
-        headers = {k.decode('latin1').lower(): v.decode('latin1') for k,v in answer.headers}
+        headers = {k.decode('latin1').lower(): _text(v) for k,v in answer.headers}
         if answer.status in (301, 302, 303, 307, 308) and 'location' in headers: return answer.status, headers['location'], b''
         if answer.status != 200: raise _refusal(answer.status, headers)
         return answer.status, None, await _body(answer, headers, limits.max_bytes)
@@ -193,34 +199,45 @@ class _Session:
         self.limits, self.slots = limits, anyio.Semaphore(limits.connections)
         self.hosts = defaultdict(lambda: anyio.Semaphore(limits.per_host))
         how = dict(ssl_context=_need('httpx').create_ssl_context(), max_connections=limits.per_host, keepalive_expiry=5., network_backend=_Pinned(find, limits.allow_private))
-        self.pools = defaultdict(lambda: httpcore.AsyncConnectionPool(**how))  # one a host: a pool looks through all of its connections for each request
+        self.pools, self.users = defaultdict(lambda: httpcore.AsyncConnectionPool(**how)), Counter()  # one a host: a pool looks through all of its connections for each request
 
-    async def __aenter__(self): return self
-    async def __aexit__(self, *_):
-        for o in self.pools.values(): await o.aclose()
+    @contextlib.asynccontextmanager
+    async def at(self, host):
+        "A turn at `host`, whose connections are closed when the last who asked for it has gone: open ones are a limited good"
+        self.users[host] += 1
+        try:
+            async with self.hosts[host]: yield self.pools[host]
+        finally:
+            self.users[host] -= 1
+            if not self.users[host]: await self.leave(host)
 
-    async def step(self, url, left):
-        "Ask once, within `left` seconds; queueing for a place does not count"
+    async def leave(self, host):
+        pool = self.pools.pop(host, None)
+        del self.users[host], self.hosts[host]
+        with _need('anyio').CancelScope(shield=True):
+            if pool: await pool.aclose()
+
+    async def step(self, url, clock):
+        "Ask once, and add what it took to the `clock` of its address; queueing for a place does not count"
         anyio, httpcore = _need('anyio'), _need('httpcore')
-        async with self.hosts[url.netloc], self.slots:
+        async with self.at(url.netloc) as pool, self.slots:
             start = time.monotonic()
             try:
-                with anyio.fail_after(max(left, .01)): answer = await _ask(self.pools[url.netloc], url, self.limits)
+                with anyio.fail_after(max(self.limits.total - clock[0], .01)): return await _ask(pool, url, self.limits)
             except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol, TimeoutError, OSError) as e:
                 raise _explain(e, url) from e
-            return answer, time.monotonic() - start
+            finally: clock[0] += time.monotonic() - start
 
 # %% ../nbs/02_fetch.ipynb #aa3b22d1
-async def _follow(session, result):
+async def _follow(session, result, clock):
     "Ask for `result.url` and go where its redirects lead"
-    url, seen, left = _parse(result.url), set(), session.limits.total - result.seconds
+    url, seen = _parse(result.url), set()
     while True:
         if str(url) in seen: raise FetchError('redirect', 'its redirects lead in a circle')
         if len(seen) > session.limits.redirects: raise FetchError('redirect', f'it redirects more than {session.limits.redirects} times')
         seen.add(str(url)); result.final_url = str(url)
-        (result.status, where, body), spent = await session.step(url, left)
+        result.status, where, body = await session.step(url, clock)
         if where is None: return body
-        left -= spent
         url = _parse(str(_joined(url, where)))
 
 def _joined(url, where):
@@ -230,17 +247,16 @@ def _joined(url, where):
 # %% ../nbs/02_fetch.ipynb #ec878f3c
 async def _fetch(session, result):
     "Try, and try again where it makes sense; fills in `result`"
-    limits, start = session.limits, time.monotonic()
+    limits, clock = session.limits, [0.]
     for result.tries in range(1, limits.retries + 2):
-        try: result.content = await _follow(session, result); result.kind = result.reason = ''; break
+        try: result.content = await _follow(session, result, clock); result.kind = result.reason = ''; break
         except FetchError as e:
             result.kind, result.reason, result.status = e.kind, e.reason, e.status or result.status
             pause = max(e.wait, .25 * 2**(result.tries-1) * random.uniform(.5, 1.5))
-            result.seconds = time.monotonic() - start
-            if not e.again or result.tries > limits.retries or result.seconds + pause > limits.total: break
+            if not e.again or result.tries > limits.retries or clock[0] + pause > limits.total: break
         except Exception as e: result.kind, result.reason = 'broken', f'an error that nobody foresaw: {type(e).__name__}: {e}'; break  # one odd address must not end the run
-        await _need('anyio').sleep(pause)
-    result.seconds = time.monotonic() - start
+        await _need('anyio').sleep(pause); clock[0] += pause
+    result.seconds = clock[0]
     return result
 
 # %% ../nbs/02_fetch.ipynb #e513f570
@@ -250,7 +266,7 @@ async def _fetch_all(urls, limits, find, send):
         session, window = _Session(limits, find), anyio.Semaphore(16 * limits.connections)
         async def one(i, url):
             await send.send(await _fetch(session, Fetched(str(url), index=i))); window.release()
-        async with session, anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks:
             for i,url in enumerate(urls):
                 await window.acquire()
                 tasks.start_soon(one, i, url)
@@ -317,9 +333,12 @@ def _remembered(cache, engine, query, page, ask):
     path = Path(cache or _cache_folder())/(sha256_of(json.dumps([engine, query, page]).encode())[:24] + '.json')
     try:
         if time.time() - path.stat().st_mtime < 86400: return json.loads(path.read_text()), '', False
-    except (OSError, ValueError): path.unlink(missing_ok=True)
+    except OSError: pass
+    except ValueError:
+        with contextlib.suppress(OSError): path.unlink()
     hits, error, again = ask()
-    if hits: path.parent.mkdir(parents=True, exist_ok=True); write_atomic(path, json.dumps(hits))
+    with contextlib.suppress(OSError):  # what came is worth more than the memory of it
+        if hits: path.parent.mkdir(parents=True, exist_ok=True); write_atomic(path, json.dumps(hits))
     return hits, error, again
 
 # %% ../nbs/02_fetch.ipynb #fa595771

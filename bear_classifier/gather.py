@@ -8,12 +8,12 @@ __all__ = ['TEMPLATES', 'FIELDS', 'queries', 'phash', 'hamming', 'near_pairs', '
            'DatasetVersion', 'GatherReport', 'data_card', 'gather', 'search_images', 'SearchError', 'engines']
 
 # %% ../nbs/02_gather.ipynb #fb05eb51
-import contextlib, csv, html, io, itertools, json, math, os, re, shutil, stat, threading, time, zipfile
+import contextlib, csv, html, io, itertools, json, math, os, re, shutil, stat, threading, time, warnings, zipfile
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 import numpy as np
 from PIL import Image
 from .core import CLASSES, DataError, ImageError, append_line, image_files, open_image, read_lines, sha256_of, sniff, write_atomic
@@ -140,12 +140,27 @@ def manifest_row(
     row = dict.fromkeys(FIELDS, '') | dict(fetched_at=datetime.now(timezone.utc).isoformat(timespec='seconds'))
     return row | {k: v for k,v in known.items() if k in FIELDS}
 
+_COUNTS = ('width', 'height', 'bytes')
+
+def _inside(path):
+    path = PureWindowsPath(path)  # its rules are the strictest
+    return not path.anchor and '..' not in path.parts
+
+def _sound(o):
+    "True where a line is a row that can be acted on: files are moved to where it says"
+    if any(not isinstance(o[k], str) for k in FIELDS if k not in _COUNTS): return False
+    if any(type(o[k]) is not int and o[k] != '' for k in _COUNTS): return False
+    known = '' not in [o[k] for k in (_COUNTS if o['phash'] else ['bytes'])]
+    placed = bool(o['path']) and known or o['status'] != 'kept'
+    return bool(o['status']) and placed and _inside(o['path']) and bool(re.fullmatch('([0-9a-f]{16})?', o['phash']))
+
 def read_manifest(
     path, # A dataset's folder, or its manifest.jsonl
 )->list:  # The last line about each image or address, as dicts
     "Read what is known about the images of a dataset"
     path = Path(path)
-    return list({_key(o): o for o in read_lines(path/'manifest.jsonl' if path.is_dir() else path)}.values())
+    rows = [dict.fromkeys(FIELDS, '') | o for o in read_lines(path/'manifest.jsonl' if path.is_dir() else path)]
+    return list({_key(o): o for o in rows if _sound(o)}.values())
 
 # %% ../nbs/02_gather.ipynb #1267ff94
 def _lock(file, dest):
@@ -169,7 +184,10 @@ class _Ledger:
         if self.file.tell() and (self.file.seek(-1, 2), self.file.read(1))[1] != b'\n': self.file.write(b'\n')
 
     def __enter__(self): return self
-    def __exit__(self, *_): os.fsync(self.file.fileno()); self.file.close(); shutil.rmtree(self.aside, ignore_errors=True)
+    def __exit__(self, *_):
+        os.fsync(self.file.fileno()); self.file.close()
+        with contextlib.suppress(OSError): self.aside.rmdir()  # an image that still waits there is for the next who opens
+
     def _waiting(self, path): return self.aside/path.replace('/', '~')
     def _move(self, source, place): place.parent.mkdir(parents=True, exist_ok=True); os.replace(source, place)
 
@@ -266,6 +284,7 @@ def _bar(items, total, label, progress):
 
 def _fetch_into(m, todo, label, limits, find, progress):
     "Fetch until there is no room for more"
+    if m.room <= 0: return
     with contextlib.closing(_arriving(todo, limits, find, lambda o, result: _record(m, o, result))) as arriving:
         for _ in _bar(arriving, len(todo), label, progress):
             if m.room <= 0: break
@@ -283,12 +302,12 @@ def download(
     limits:Limits=None,# What it may cost; None is `Limits()`
     progress:bool=True,# Show a bar with counts and speed
     find=lookup,       # How names become addresses
-)->list:               # The manifest's line for each that was asked for
+)->list:               # The new lines of the manifest; what was settled before has none
     "Download images into a dataset, each address with its fate noted"
     with contextlib.nullcontext(dest) if isinstance(dest, Manifest) else Manifest(dest) as m:
         about = {_key(o): o for o in (_as_hit(o, label) for o in urls)}
         todo = [o for o in about.values() if _label(o['label']) and not m.settled(o)]
-        start, m.room = len(m.fresh), n or math.inf
+        start, m.room = len(m.fresh), math.inf if n is None else n
         _fetch_into(m, todo, label, limits, find, progress)
         if again := _spaced(m.fresh[start:]): _fetch_into(m, again, label, limits, find, False)
         m.room = math.inf
@@ -301,8 +320,7 @@ def _from_folder(path, max_bytes):
         parts = p.relative_to(path.resolve()).parts
         yield parts[-2] if len(parts) > 1 else '', '/'.join(parts), p.read_bytes if p.stat().st_size <= max_bytes else None
 
-def _from_zip(path, max_bytes):
-    archive = zipfile.ZipFile(path)
+def _from_zip(archive, max_bytes):
     def read(info):
         if info.flag_bits & 1: raise ImageError('this member of the zip is encrypted')
         with archive.open(info) as f: content = f.read(max_bytes + 1)
@@ -316,19 +334,30 @@ def _from_zip(path, max_bytes):
         yield label, o.filename, None if outside else lambda o=o: read(o)
 
 # %% ../nbs/02_gather.ipynb #7c61585a
-def _take_in(m, name, label, read, about):
+def _take_in(m, read, about):
     "Keep one file of a folder or zip, or note why not"
-    try:
-        if read is None: raise ImageError('its path leads out of the folder, or it is larger than is accepted')
-        content = read()
-        return m.keep(content, about)
-    except (ImageError, zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as e:
-        return m.note(about | dict(status='failed', kind='not_an_image', reason=str(e) or type(e).__name__))
+    try: return m.keep(_content(read), about)
+    except ImageError as e: return m.note(about | dict(status='failed', kind='not_an_image', reason=str(e)))
 
-def _sources(path, max_bytes):
-    if path.is_dir(): return _from_folder(path, max_bytes)
-    if zipfile.is_zipfile(path): return _from_zip(path, max_bytes)
-    raise DataError(f'{path.name!r} is neither a folder nor a zip: give a folder with one folder a class, a zip of one, or urls= for a list of addresses')
+def _content(read):
+    if read is None: raise ImageError('its path leads out of the folder, or it is larger than is accepted')
+    try: return read()
+    except ImageError: raise
+    except Exception as e: raise ImageError(str(e) or type(e).__name__) from e  # a damaged member fails in the way of its compression
+
+def _archive(path):
+    if not zipfile.is_zipfile(path): raise DataError(f'{path.name!r} is neither a folder nor a zip: give a folder with one folder a class, a zip of one, or urls= for a list of addresses')
+    try: return zipfile.ZipFile(path)
+    except Exception as e: raise DataError(f'the zip {path.name!r} is damaged: make or download it again ({str(e) or type(e).__name__})') from e  # struct.error and more come through
+
+@contextlib.contextmanager
+def _sources(path, max_bytes, classes):
+    "(class, name, how to read it) of each file that belongs to `classes`, and how many lie in no folder"
+    only = classes[0] if classes and len(classes) == 1 else ''
+    with contextlib.nullcontext() if path.is_dir() else _archive(path) as archive:
+        found = list(_from_zip(archive, max_bytes) if archive else _from_folder(path, max_bytes))
+        mine = [(_label(label or only), *o) for label,*o in found if (label or only) and (not classes or (label or only) in classes)]
+        yield mine, sum(not (label or only) for label,*_ in found)
 
 def add_files(
     source,                  # A folder or a zip, with a folder for each class
@@ -339,11 +368,10 @@ def add_files(
 )->list:                     # The manifest's line for each file
     "Copy a folder or a zip of photos into a dataset"
     source, classes = Path(source), classes and [_label(o) for o in classes]
-    with contextlib.nullcontext(dest) if isinstance(dest, Manifest) else Manifest(dest) as m:
-        found = [(label or (classes[0] if classes and len(classes) == 1 else ''), name, read) for label,name,read in _sources(source, max_bytes)]
-        mine = [o for o in found if o[0] and (not classes or o[0] in classes)]
+    with contextlib.nullcontext(dest) if isinstance(dest, Manifest) else Manifest(dest) as m, _sources(source, max_bytes, classes) as (mine, loose):
         if not mine: raise DataError(f'no images in {source.name!r}{" for " + ", ".join(classes) if classes else ""}: it needs a folder for each class')
-        return list(_bar((_take_in(m, name, label, read, dict(label=_label(label), page=f'{source.name}/{name}')) for label,name,read in mine), len(mine), source.name, progress))
+        if loose: warnings.warn(f'{loose} files of {source.name!r} are in no class folder and were left out')
+        return list(_bar((_take_in(m, read, dict(label=label, page=f'{source.name}/{name}')) for label,name,read in mine), len(mine), source.name, progress))
 
 # %% ../nbs/02_gather.ipynb #bd1bec1d
 def read_urls(
@@ -362,10 +390,10 @@ def read_urls(
     return [o for o in rows if not classes or o['label'] in classes]
 
 def _csv_rows(lines):
-    dialect = csv.Sniffer().sniff(lines[0], delimiters=',;\t') if lines and any(o in lines[0] for o in ',;\t') else csv.excel
-    first = [o.strip().lower() for o in next(csv.reader(lines[:1], dialect), [])]
+    mark = max(',;\t', key=lines[0].count) if lines else ','
+    first = [o.strip().lower() for o in next(csv.reader(lines[:1], delimiter=mark), [])]
     names = first if 'url' in first else ['url', 'label']
-    return [{dict(license='licence').get(k, k): (v or '').strip() for k,v in zip(names, o)} for o in csv.reader(lines['url' in first:], dialect)]
+    return [{dict(license='licence').get(k, k): (v or '').strip() for k,v in zip(names, o)} for o in csv.reader(lines['url' in first:], delimiter=mark)]
 
 # %% ../nbs/02_gather.ipynb #b79402af
 def _tiny(source): return np.asarray(open_image(source, 64).resize((32, 32), Image.Resampling.BOX), np.float32)
@@ -442,18 +470,15 @@ class DatasetVersion:
     )->'DatasetVersion': # What is in it
         "Look at the images that are in the class folders now"
         root = Path(path).resolve()
-        noted = {o['path']: o for o in read_manifest(root) if o['status'] == 'kept'} if root.is_dir() else {}
-        def sha(p):
-            row = noted.get(p.relative_to(root).as_posix())
-            return row['sha256'] if row and row['bytes'] == p.stat().st_size else sha256_of(p)
-        return cls(tuple(sorted((p.relative_to(root).parts[0], sha(p)) for p in (image_files(root) if root.is_dir() else []) if p.parent != root)))
+        return cls(tuple(sorted((p.relative_to(root).parts[0], sha256_of(p)) for p in (image_files(root) if root.is_dir() else []) if p.parent != root)))
 
     def compare(self,
         older:'DatasetVersion', # What was there before
     )->dict:                    # added and removed: lists of (label, sha256); relabelled: of (old, new, sha256)
         "Say what was added, removed and relabelled since `older`"
         new, old = set(self.pairs) - set(older.pairs), set(older.pairs) - set(self.pairs)
-        moved = {s for _,s in new} & {s for _,s in old}
+        came, went = (Counter(s for _,s in o) for o in (new, old))
+        moved = {s for s,n in came.items() if n == went[s] == 1}
         was, now = {s: k for k,s in sorted(old)}, {s: k for k,s in sorted(new)}
         return dict(added=sorted(o for o in new if o[1] not in moved), removed=sorted(o for o in old if o[1] not in moved),
                     relabelled=sorted((was[s], now[s], s) for s in moved))
@@ -534,7 +559,7 @@ class GatherReport(_Counted):
         "Draw the sizes of the images of each class, and the hosts that most came from"
         plt = _need('matplotlib.pyplot')
         fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout='constrained')
-        rows = [o for o in read_manifest(self.dest) if o['status'] == 'kept']
+        rows = [o for o in read_manifest(self.dest) if o['status'] == 'kept' and o['width'] and o['height']]
         labels = sorted({o['label'] for o in rows})
         left.hist([[min(o['width'], o['height']) for o in rows if o['label'] == k] for k in labels], bins=20, stacked=True, label=labels)
         left.set(xlabel='shorter side, pixels', ylabel='images'); left.legend()
@@ -547,14 +572,20 @@ class GatherReport(_Counted):
 def _listed(counts): return ', '.join(f'{k} ({n})' for k,n in counts.most_common(12)) or 'none'
 def _of(rows, key): return Counter(o[key] for o in rows if o.get(key))
 
+def _gaps(asked):
+    "What the best answer to each query left open"
+    found, answered = Counter(), Counter()
+    for o in asked: found[o['query']] += o['found']; answered[o['query']] += not o.get('error')
+    missed = sorted(k for k,n in found.items() if not n)
+    return [f'- nothing was found for "{k}"' if answered[k] else f'- no search engine ever answered "{k}"' for k in missed] or ['- no query came back empty']
+
 def data_card(
     dest, # A dataset with a manifest
 )->str:   # Markdown, with the front matter that dataset hubs read
     "Describe a dataset from its manifest: where it came from, how much there is, and what is missing"
     rows, version, asked = read_manifest(dest), DatasetVersion.of(dest), read_lines(Path(dest)/'searches.jsonl')
     kept, failed = [o for o in rows if o['status'] == 'kept'], [o for o in rows if o['status'] == 'failed']
-    days = sorted(o['fetched_at'][:10] for o in kept) or ['never']
-    nothing = [o['query'] for o in asked if not o['found']]
+    days = sorted(o['fetched_at'][:10] for o in kept if o['fetched_at']) or ['never']
     said = sum(bool(o['licence']) for o in kept)
     return '\n'.join([
         '---', 'license: other', 'task_categories: [image-classification]', '---', f'# {Path(dest).resolve().name}', '',
@@ -564,7 +595,7 @@ def data_card(
         f'- Licence: told for {said} of {len(kept)}{": " * bool(said)}{_listed(_of(kept, "licence")) if said else ""}. Images found on the web belong to their makers: check before you publish one.', '',
         '## What was left out', f'- Failed: {_listed(Counter(_KINDS.get(o["kind"], o["kind"]) for o in failed))}',
         f'- Copies: {sum(o["status"] == "duplicate" for o in rows)}; under two labels, to be decided: {sum(o["kind"] == "two_labels" for o in kept)}', '',
-        '## Known gaps', *([f'- nothing was found for "{o}"' for o in sorted(set(nothing))] or ['- no query came back empty']),
+        '## Known gaps', *_gaps(asked),
         '- what search engines show first is not what a camera in the field sees: few images at night, in rain, or partly hidden', ''])
 
 # %% ../nbs/02_gather.ipynb #5df95307
@@ -599,7 +630,8 @@ def _gather_class(m, label, n, fetch, ask, templates, patience, max_distance, pr
 # %% ../nbs/02_gather.ipynb #1ec04e91
 def _plan(dest, classes, n, templates, urls, from_):
     "What a run would do: (asked, found, searches)"
-    if from_: found = Counter(label for label,_,_ in _sources(Path(from_), 2**40) if label and (not classes or label in classes))
+    if from_:
+        with _sources(Path(from_), 2**40, classes) as (mine, _): found = Counter(label for label,*_ in mine)
     elif urls: found = Counter(o['label'] for o in _listed_urls(urls, classes))
     else: return {k: n for k in classes}, {}, [dict(label=k, query=q, found=0, error='') for k in classes for q in queries(k, templates) if _present(dest, k) < n]
     return dict(found), dict(found), []
@@ -609,7 +641,7 @@ def _listed_urls(urls, classes):
     only = classes[0] if classes and len(classes) == 1 else ''
     rows = [_as_hit(o, only) for o in urls]
     if any(not o['label'] for o in rows): raise DataError('addresses without a class: give dicts with url and label, or a single class')
-    return rows
+    return [o for o in rows if not classes or o['label'] in classes]
 
 # %% ../nbs/02_gather.ipynb #08bce567
 def gather(

@@ -6,7 +6,7 @@ import numpy as np, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image, ImageOps
 
-from bear_classifier.core import (DataError, ImageError, append_line, image_files, load_square, open_image, prepare, read_lines, write_atomic)
+from bear_classifier.core import (DataError, ImageError, Prediction, append_line, image_files, load_square, open_image, prepare, read_lines, write_atomic)
 from photos import PHOTOS, needs_photos
 
 
@@ -50,6 +50,25 @@ def test_every_orientation_is_turned_upright():
     for o in range(1, 9): assert apart(load_square(as_phone(im, o), 96), prepare(im, 96)) < 3, o
 
 
+def test_a_note_is_obeyed_once():
+    "Whatever went through the door before, and however it is opened"
+    upright = prepare(picture(), 96)
+    for o in range(1, 9):
+        data = as_phone(picture(), o)
+        once = open_image(data)
+        assert once.getexif().get(0x0112, 1) == 1 or o == 1, o
+        for again in (once, open_image(once), Image.open(io.BytesIO(data))): assert apart(prepare(again, 96), upright) < 3, o
+        assert apart(load_square(once, 96), load_square(data, 96)) < 3, o
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    turned = open_image(saved(picture().transpose(Image.Transpose.ROTATE_90), 'JPEG', quality=95, xmp=xmp))
+    assert turned.size == (320, 240) and turned.getexif().get(0x0112, 1) == 1
+
+
+def test_a_pillow_image_that_is_cut_off_says_so():
+    for use in (open_image, prepare, load_square):
+        with pytest.raises(ImageError, match='damaged'): use(Image.open(io.BytesIO(saved(picture(), 'JPEG')[:-900])))
+
+
 def test_a_wrong_orientation_would_be_seen():
     assert apart(prepare(picture().transpose(Image.Transpose.FLIP_TOP_BOTTOM), 96), prepare(picture(), 96)) > 20
 
@@ -68,6 +87,13 @@ def test_grey_of_sixteen_bits_is_not_saturated():
     grey = picture().convert('L')
     f = saved(Image.fromarray(np.asarray(grey, np.uint16) * 257), 'PNG')
     assert apart(np.asarray(open_image(f))[..., 0], grey) < 1
+
+
+def test_sixteen_bits_may_be_transparent_too():
+    data = png(20, 20, bits=16, colour=0, rows=(b'\0' + b'\x10\x05'*20)*20)
+    end = data.index(b'IDAT') - 4
+    clear = data[:end] + struct.pack('>I', 2) + b'tRNS\x10\x05' + struct.pack('>I', zlib.crc32(b'tRNS\x10\x05')) + data[end:]
+    assert open_image(data).getpixel((3, 3)) == (16,)*3 and open_image(clear).getpixel((3, 3)) == (255,)*3
 
 
 def test_colours_under_transparency_stay_hidden():
@@ -108,6 +134,30 @@ def test_what_is_no_source(source, words):
 def test_a_jpeg_of_a_thousand_passes_is_refused():
     data = saved(picture(3000, 2000), 'JPEG', progressive=True)
     with pytest.raises(ImageError, match='passes'): open_image(data + b'\xff\xda' * 1000)
+
+
+def in_three_scans(w, h):
+    "A sequential JPEG that brings its colours one after the other"
+    grey = saved(Image.new('L', (w, h), 90), 'JPEG')
+    frame, scan = grey.index(b'\xff\xc0'), grey.index(b'\xff\xda')
+    colours = struct.pack('>HBHHB', 17, 8, h, w, 3) + b''.join(bytes((i, 0x11, 0)) for i in (1, 2, 3))
+    scans = b''.join(b'\xff\xda\0\x08\x01' + bytes((i, 0, 0, 63, 0)) + grey[scan+10:-2] for i in (1, 2, 3))
+    return grey[:frame+2] + colours + grey[frame+13:scan] + scans + b'\xff\xd9'
+
+
+def test_a_jpeg_in_several_scans_costs_its_coefficients():
+    assert open_image(in_three_scans(320, 240)).size == (320, 240)
+    with pytest.raises(ImageError, match='too large to open safely'): open_image(in_three_scans(6300, 6300), 224)
+    assert min(open_image(saved(picture(6300, 6300), 'JPEG'), 224).size) >= 224, 'in one scan it may be that large'
+
+
+def test_a_long_strip_is_refused_where_its_copy_would_not_fit():
+    with pytest.raises(ImageError, match='too large to open safely'): open_image(png(100_000, 400, colour=0), 224)
+    exif = Image.Exif(); exif[0x0112] = 6
+    strip = Image.new('RGB', (60_000, 400))
+    with pytest.raises(ImageError, match='turn upright'): open_image(saved(strip, 'PNG', exif=exif), 224)
+    assert open_image(saved(strip, 'PNG'), 224).size == strip.size
+    assert open_image(saved(Image.new('L', (6300, 6300)), 'PNG', compress_level=1), 224).size == (225, 225)
 
 
 def test_the_size_is_a_floor_not_a_target():
@@ -200,8 +250,15 @@ def test_no_file_costs_more_than_150_mb(tmp_path):
     for k,(fmt,kw) in kinds.items(): big.save(tmp_path/k, fmt, **kw)
     picture(6800, 4900).save(tmp_path/'png33', 'PNG', compress_level=1)
     picture(6800, 4900).save(tmp_path/'p33', 'JPEG', progressive=True)
+    exif = Image.Exif(); exif[0x0112] = 6
+    Image.new('L', (40_000, 400)).save(tmp_path/'strip', 'PNG', exif=exif)
+    (tmp_path/'scans').write_bytes(in_three_scans(4700, 4700))
     big.resize((6500, 4900)).convert('RGBA').save(tmp_path/'rgba32', 'PNG', compress_level=1)
     assert {k.name: v for k,v in cost(sorted(tmp_path.iterdir())).items() if v > 150} == {}
+
+
+def test_a_prediction_without_its_table_can_be_shown():
+    assert 'Black bear' in repr(Prediction('black', 'black', .9)) and Prediction('unsure', 'black', .4).sentence() == 'Not sure: black bear?'
 
 
 def test_a_killed_writer_leaves_the_old_file(tmp_path):

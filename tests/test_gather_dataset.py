@@ -1,14 +1,14 @@
 """From many ways in to one dataset: search, lists, folders and zips; copies, labels, reports."""
-import io, subprocess, sys, zipfile
+import io, json, subprocess, sys, zipfile
 from collections import Counter
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 for o in ('ddgs', 'httpx', 'imagehash', 'cryptography'): pytest.importorskip(o)
 from hypothesis import given, settings, strategies as st
-from bear_classifier.core import DataError, image_files, read_lines, sha256_of
+from bear_classifier.core import DataError, append_line, image_files, read_lines, sha256_of
 from bear_classifier.fetch import Limits, SearchError
-from bear_classifier.gather import (DatasetVersion, Manifest, add_files, data_card, deduplicate, gather, hamming, near_groups, near_pairs, queries, read_manifest, read_urls,
+from bear_classifier.gather import (DatasetVersion, Manifest, add_files, data_card, deduplicate, download, gather, hamming, near_groups, near_pairs, queries, read_manifest, read_urls,
                                     version_of)
 from webdouble import Search, Web
 
@@ -113,6 +113,71 @@ def test_hostile_zips(tmp_path):
     rows = add_files(tmp_path/'evil.zip', tmp_path/'in'/'set', progress=False)
     assert Counter(o['status'] for o in rows) == dict(kept=1, failed=6) and all(o['reason'] for o in rows if o['status'] == 'failed')
     assert [p.name for p in tmp_path.rglob('*.jpg')] == [Path(next(o['path'] for o in rows if o['path'])).name]
+
+def test_a_manifest_from_elsewhere_moves_nothing_outside(tmp_path):
+    "Lines that are no rows are left out; rows that lack what is optional are not"
+    with Manifest(tmp_path/'set') as m: row = m.keep(picture(1), dict(label='cat', url='https://h.example/1'))
+    (tmp_path/'victim').mkdir(); (tmp_path/'victim'/'x.jpg').write_bytes(picture(1))
+    lines = [row | dict(path=o, url=o, width=1) for o in ('../victim/x.jpg', str(tmp_path/'victim'/'x.jpg'), 'a/../../victim/x.jpg', '..\\victim\\x.jpg', 'C:/x.jpg')]
+    lines += [{'n': 1}, row | dict(label=['cat']), row | dict(phash='xyz'), row | dict(bytes='9'), dict(path='cat/y.jpg', label='cat', status='kept')]
+    visitor = dict(path='cat/z.jpg', sha256='0'*64, label='cat', status='kept', bytes=3, width=1, height=1, reason='a visitor', fetched_at='2024-01-01T00:00:00Z')
+    with (tmp_path/'set'/'manifest.jsonl').open('a') as f: f.writelines(json.dumps(o) + '\n' for o in [*lines, visitor])
+    deduplicate(tmp_path/'set')
+    rows = read_manifest(tmp_path/'set')
+    assert (tmp_path/'victim'/'x.jpg').exists() and [o['path'] for o in rows] == [row['path'], 'cat/z.jpg'] and rows[1]['url'] == ''
+    assert len(DatasetVersion.of(tmp_path/'set').pairs) == 1 and '1 images' in data_card(tmp_path/'set')
+
+def test_a_damaged_member_is_one_failure_and_a_damaged_zip_is_said(tmp_path):
+    file = tmp_path/'mine.zip'
+    for how in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(file, 'w', how) as z:
+            for i in range(3): z.writestr(f'cat/{i}.jpg', picture(i, fmt='BMP'))
+            bad = z.infolist()[1]
+        data = bytearray(file.read_bytes()); at = bad.header_offset + 30 + len(bad.filename) + 9
+        data[at:at+400] = b'\xff'*400; file.write_bytes(data)
+        rows = add_files(file, tmp_path/f'set{how}', progress=False)
+        assert [o['status'] for o in rows] == ['kept', 'failed', 'kept'] and rows[1]['reason']
+    data[data.rindex(b'PK\1\2')] = 0; file.write_bytes(data)
+    with pytest.raises(DataError, match='damaged: make or download it again'): add_files(file, tmp_path/'other', progress=False)
+
+def test_a_bad_folder_name_is_said_before_anything_is_copied(tmp_path):
+    with zipfile.ZipFile(tmp_path/'mine.zip', 'w') as z: z.writestr('cat/1.jpg', picture(1)); z.writestr('dog /2.jpg', picture(2))
+    with pytest.raises(DataError, match='cannot be called'): gather(tmp_path/'set', from_=tmp_path/'mine.zip', progress=False)
+    assert not (tmp_path/'set').exists()
+
+def test_files_in_no_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path/'flat.zip', 'w') as z:
+        for i in range(4): z.writestr(f'{i}.jpg', picture(i))
+    assert gather(tmp_path/'set', 'cat', from_=tmp_path/'flat.zip', dry_run=True).found == dict(cat=4)
+    assert gather(tmp_path/'set', 'cat', from_=tmp_path/'flat.zip', progress=False).table()['cat']['kept'] == 4
+    with zipfile.ZipFile(tmp_path/'flat.zip', 'a') as z: z.writestr('dog/5.jpg', picture(5))
+    with pytest.warns(UserWarning, match='4 files'): assert len(add_files(tmp_path/'flat.zip', tmp_path/'other', progress=False)) == 1
+
+def test_a_list_in_memory_is_filtered_as_a_file_is(web, tmp_path):
+    rows = [dict(url=web.url(f'{k}/1.jpg'), label=k) for k in ('cat', 'dog')]
+    assert gather(tmp_path/'set', ['cat'], urls=rows, dry_run=True).found == dict(cat=1)
+    assert download(rows, tmp_path/'set', n=0, limits=reach(web), progress=False) == [] and not web.asked
+
+def test_quotes_and_commas_in_a_csv(tmp_path):
+    (tmp_path/'a.csv').write_text('title,url,label\n"a ""big"" bear, in snow",https://a.example/1.jpg,black\n')
+    row, = read_urls(tmp_path/'a.csv')
+    assert row == dict(title='a "big" bear, in snow', url='https://a.example/1.jpg', label='black')
+
+def test_the_card_judges_a_query_by_its_best_answer(tmp_path):
+    (tmp_path/'set').mkdir()
+    for q, n, error in (('a', 0, 'busy'), ('a', 5, ''), ('b', 0, 'busy'), ('c', 0, ''), ('c', 0, 'busy')): append_line(tmp_path/'set'/'searches.jsonl', dict(label=q, query=q, found=n, error=error))
+    gaps = [o for o in data_card(tmp_path/'set').splitlines() if o.endswith('"')]
+    assert gaps == ['- no search engine ever answered "b"', '- nothing was found for "c"']
+
+def test_a_version_is_of_what_is_there_and_not_of_what_was_noted(tmp_path):
+    with Manifest(tmp_path/'set') as m: row = m.keep(picture(1), dict(label='cat', url='https://h.example/1'))
+    before, file = DatasetVersion.of(tmp_path/'set'), tmp_path/'set'/row['path']
+    file.write_bytes(file.read_bytes()[:-1] + b'x')
+    assert DatasetVersion.of(tmp_path/'set') != before
+
+def test_a_copy_under_a_second_label_is_no_relabelling():
+    old, new = DatasetVersion((('cat', 'a'),)), DatasetVersion((('dog', 'a'), ('fox', 'a')))
+    assert new.compare(old) == dict(added=[('dog', 'a'), ('fox', 'a')], removed=[('cat', 'a')], relabelled=[])
 
 @pytest.mark.parametrize('bad', ['../up', 'a/b', '', '.', '..', '.hidden', 'nul\0', 'back\\slash', 'trailing '])
 def test_a_class_is_a_folder_name(bad, tmp_path):

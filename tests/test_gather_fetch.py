@@ -1,5 +1,5 @@
 """What a fetch survives, and whom it refuses to call, over real sockets on the loopback interface."""
-import asyncio, http.server, io, ssl, threading, time
+import asyncio, http.server, io, socket, ssl, sys, threading, time
 from contextlib import contextmanager
 import numpy as np, pytest
 from PIL import Image
@@ -91,6 +91,26 @@ def test_no_more_at_once_than_was_said():
         urls = [w.url(f'a.jpg?{i}', w.ports[i % 4]) for i in range(80)]
         assert all(o.ok for o in fetch_many(urls, limits(w, connections=9, per_host=3)))
         assert w.most['all'] <= 9 and all(w.most[p] <= 3 for p in w.ports) and w.most['all'] > 3
+
+def test_waiting_for_a_place_costs_no_try(web):
+    *_, last = fetch_many([*[web.url(f'slow?{i}') for i in range(5)], web.url('flaky?queued')], limits(web, connections=1, total=2))
+    assert last.ok and last.tries == 2 and last.seconds < 2
+
+def test_a_host_that_is_done_keeps_no_connection():
+    with Web({'a.jpg': picture()}, latency=(.02, .02), ports=12) as w:
+        assert all(o.ok for o in fetch_many([w.url('a.jpg', p) for p in w.ports], limits(w, connections=2)))
+        assert w.most['open'] <= 4
+
+def test_a_redirect_in_utf_8():
+    with Web({'bär.jpg': picture()}) as w: assert fetch(w.url('to?url=/b%C3%A4r.jpg'), limits(w)).ok
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs a queue that is full')
+def test_a_silent_address_leaves_time_for_the_next(web):
+    with socket.create_server(('127.0.0.2', web.port), backlog=0):
+        full = [socket.socket() for _ in range(4)]
+        for o in full: o.setblocking(False); o.connect_ex(('127.0.0.2', web.port))
+        assert fetch(f'http://two.example:{web.port}/1.jpg', limits(web, allow_private=True), find=lambda *_: ['127.0.0.2', '127.0.0.1']).ok
+        for o in full: o.close()
 
 def test_works_inside_a_running_loop_and_stops_when_nobody_listens(web):
     async def notebook(): return [o.ok for o in fetch_many([web.url('1.jpg'), web.url('2.jpg')], limits(web))]

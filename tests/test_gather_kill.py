@@ -4,7 +4,7 @@ import numpy as np, pytest
 from PIL import Image
 pytest.importorskip('httpx'); pytest.importorskip('imagehash')
 from bear_classifier.core import DataError, image_files, sha256_of
-from bear_classifier.gather import DatasetVersion, Manifest, read_manifest
+from bear_classifier.gather import DatasetVersion, Manifest, add_files, read_manifest
 from webdouble import Web
 
 N, KILLS = (300, 20) if os.environ.get('BEAR_LONG') else (90, 5)
@@ -98,6 +98,23 @@ def test_interrupted_by_a_person(tmp_path):
         urls.write_text(''.join(f'{web.url(o)} bear\n' for o in web.files))
         assert kept >= 8 and 'done' in start(dest, urls).communicate(timeout=60)[0]
     assert len(DatasetVersion.of(dest).pairs) == 30
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, OSError])
+def test_an_image_that_could_not_be_moved_is_moved_by_the_next(error, tmp_path, monkeypatch):
+    def no(*_): raise error
+    with pytest.raises(error), Manifest(tmp_path/'set') as m, monkeypatch.context() as p:
+        p.setattr(Manifest, '_move', no)
+        m.keep(picture(1), dict(label='bear', url='http://a.example/1'))
+    with Manifest(tmp_path/'set'): pass
+    row, = read_manifest(tmp_path/'set')
+    assert sha256_of(tmp_path/'set'/row['path']) == row['sha256'] and not (tmp_path/'set'/'.partial').exists()
+
+def test_a_folder_that_cannot_be_written_ends_the_copying(tmp_path, monkeypatch):
+    (tmp_path/'mine'/'bear').mkdir(parents=True); (tmp_path/'mine'/'bear'/'1.jpg').write_bytes(picture(1))
+    def no(*_): raise OSError('no room')
+    with monkeypatch.context() as p, pytest.raises(OSError, match='no room'): p.setattr(Manifest, '_move', no); add_files(tmp_path/'mine', tmp_path/'set', progress=False)
+    with Manifest(tmp_path/'set'): pass
+    assert len(DatasetVersion.of(tmp_path/'set').pairs) == 1
 
 @posix
 def test_one_writer_at_a_time(tmp_path):

@@ -21,6 +21,10 @@ def test_pages_until_there_are_enough(service, tmp_path, engine):
     assert {o['engine'] for o in hits} == {engine} and hits[3]['page'] == 'https://host3.example/page/3' and hits[3]['query'] == 'grizzly bear' and hits[3]['title'].endswith('3')
     assert [o[2] for o in service.asked] == [0, 10, 20]
 
+def test_a_cache_that_cannot_be_written_costs_no_answer(service, tmp_path):
+    (tmp_path/'file').write_text('')
+    assert len(search_images('grizzly bear', 5, engines=['bing'], **box(service, tmp_path, cache=tmp_path/'file'/'cache'))) == 5
+
 def test_all_engines_take_part(service, tmp_path):
     assert engines() == ['bing', 'duckduckgo']
     assert len(search_images('grizzly bear', 60, **box(service, tmp_path))) == 60

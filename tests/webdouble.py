@@ -30,7 +30,7 @@ class Web:
     def __init__(self, files=None, latency=(0, 0), fail=0, ports=1, seed=0, delay=2.):
         self.files, self.latency, self.fail, self.n_ports, self.delay = dict(files or {}), latency, fail, ports, delay
         self.asked, self.sent, self.rng = Counter(), Counter(), random.Random(seed)
-        self.busy, self.most = Counter(), Counter()  # requests under way at each port and at 'all', and the most there ever were
+        self.busy, self.most = Counter(), Counter()  # requests under way at each port and at 'all', connections 'open', and the most there ever were
 
     def __enter__(self):
         ready = threading.Event()
@@ -57,10 +57,11 @@ class Web:
         for o in asyncio.all_tasks() - {asyncio.current_task()}: o.cancel()
 
     async def _client(self, reader, writer):
+        self.busy['open'] += 1; self.most['open'] = max(self.most['open'], self.busy['open'])
         try:
             while await self._one(reader, writer): await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError): pass
-        finally: writer.close()
+        finally: writer.close(); self.busy['open'] -= 1
 
     async def _one(self, reader, writer):
         "Answer one request; False closes the connection"
