@@ -160,7 +160,7 @@ class Evidence:
 
     @property
     def score(self)->np.ndarray: # [N] bits in all
-        "Add up; a photo under two labels is certainly wrong once, so it comes first"
+        "Add up; a photo under two labels gets four bits more"
         return self.label + self.klass + self.odd/2 + 4*self.two_labels
 
 # %% ../nbs/06_clean.ipynb #ecdb9ab7
@@ -283,14 +283,26 @@ def _table(root, names, labels, classes, e, near):
     return df
 
 # %% ../nbs/06_clean.ipynb #afb3e2ac
+def _opens(path):
+    try: open_image(path, 64); return True
+    except (ImageError, OSError): return False
+
+def _checked(paths):
+    "The files of a folder, a file or a list, all of which open"
+    one = isinstance(paths, (str, Path))
+    files = image_files(paths) if one and Path(paths).is_dir() else [paths] if one else list(paths)
+    for p in files:
+        try: open_image(p, 64)
+        except ImageError as e: raise ImageError(f'{str(p)!r}: {e}') from e
+    return files
+
 def add_unlabelled(
     dataset,   # The folder
-    paths,     # Files, or a folder of them; they are copied
+    paths,     # A file, several, or a folder of them; they are copied, none where one does not open
 )->list:       # Their names in `.inbox/`
     "Put new images into a dataset's inbox, named by their content"
     root, out = dataset_dir(dataset), []
-    for p in image_files(paths) if isinstance(paths, (str, Path)) else paths:
-        open_image(p, 64)
+    for p in _checked(paths):
         rel = f'.inbox/{sha256_of(p)[:16]}{Path(p).suffix.lower()}'
         place = safe_path(root, rel)
         place.parent.mkdir(exist_ok=True)
@@ -320,8 +332,9 @@ def rank_unlabelled(
 )->'pd.DataFrame': # As from `rank_images`, the most informative first; label is ''
     "Rank the images of the inbox by what their labels would teach"
     root = dataset_dir(dataset)
-    known, new = [p for p in image_files(root) if p.parent != root], sorted(p for p in (root/'.inbox').glob('*') if p.is_file() and not p.is_symlink())
+    known, new = [p for p in image_files(root) if p.parent != root and _opens(p)], sorted(p for p in (root/'.inbox').glob('*') if p.is_file() and not p.is_symlink() and _opens(p))
     if not new: raise DataError('the inbox is empty: fill it with add_unlabelled()')
+    if len({p.relative_to(root).parts[0] for p in known}) < 2: raise DataError(f'{root} must have images in at least two class folders')
     labels = [p.relative_to(root).parts[0] for p in known]
     classes, f = sorted(set(labels)), _features(model, [*known, *new])
     n = len(known)

@@ -36,7 +36,8 @@ _EXTRAS = dict(fastai='train', torch='train', torchvision='train', pandas='train
 def _spread(args, flags=('--classes', '--query-template', '--engine')):
     "Let one flag take several values: `--classes cat dog` is `--classes cat --classes dog`"
     out, flag = [], None
-    for a in args:
+    for a, after in zip(args, [*args[1:], '-']):
+        if a in flags and after.startswith('-'): return [*out, a]  # nothing behind it: the parser says so
         if a.startswith('-'): flag = a if a in flags else None; out += [] if flag else [a]; continue
         out += [flag, a] if flag else [a]
     return out
@@ -106,6 +107,11 @@ def _load(model):
 clean_app = typer.Typer(no_args_is_help=True, help='Find doubtful images, and carry out what a review decided.', rich_markup_mode=None)
 app.add_typer(clean_app, name='clean')
 
+def _check_table(file):
+    "Complain before the work is done, not after it"
+    if not file.parent.is_dir(): raise DataError(f'there is no folder {str(file.parent)!r} for the table')
+    if file.is_dir(): raise DataError(f'{str(file)!r} is a folder: name a file for the table')
+
 _Dataset = Annotated[Path, typer.Argument(help='Folder with one folder of images a class')]
 _Journal = Annotated[Optional[Path], typer.Option(help="The review's journal; DATASET/review.jsonl if left out")]
 
@@ -116,6 +122,7 @@ def clean_rank(
     top:Annotated[int, typer.Option(help='How many to print, the most doubtful first', min=0)]=20,
     csv_file:Annotated[Optional[Path], typer.Option('--csv', help='Write all of them here')]=None):
     "Rank images by how doubtful they are, with the reasons."
+    if csv_file: _check_table(csv_file)
     from bear_classifier.clean import rank_images
     table = rank_images(dataset, model and _load(model))[['path', 'label', 'score', 'guess', 'confidence', 'reason']]
     if csv_file: _write_csv(csv_file, table.to_dict('records'))
@@ -126,6 +133,7 @@ def _steps(steps, done=''):
     for o in steps.moves: print(f'{o.origin}\t{o.label}')
     for o in steps.problems: _say(f'{o.origin}: {o.problem}')
     print(f'{len(steps.moves)} {done or "to move"}' + (f', {len(steps.problems)} refused' if steps.problems else ''))
+    if done and steps.problems: raise typer.Exit(1)
 
 def _decided(dataset, journal):
     "A journal that was named must be there; where none has been begun, that is said"
@@ -241,8 +249,7 @@ def predict(
     as_json:Annotated[bool, typer.Option('--json', help='Print a line of JSON an image')]=False,
     batch_size:Annotated[int, typer.Option(help='Images a run of the graph: more takes more memory', min=1, max=1024)]=1):
     "Name what is in photos."
-    if csv_file and not csv_file.parent.is_dir(): raise DataError(f'there is no folder {str(csv_file.parent)!r} for the table')
-    if csv_file and csv_file.is_dir(): raise DataError(f'{str(csv_file)!r} is a folder: name a file for the table')
+    if csv_file: _check_table(csv_file)
     if csv_file and as_json: raise typer.BadParameter('--csv and --json are two answers to one question: choose one')
     clf, files = _load(model), list(_sources(paths))
     if not files: raise DataError('no images there: give files, or a folder that holds some')
@@ -282,7 +289,7 @@ def api(
     concurrency:Annotated[Optional[int], typer.Option(help='Pictures worked on at one time; as many as there are processors if left out', min=1)]=None,
     queue:Annotated[int, typer.Option(help='Requests that may wait; those beyond get status 503', min=0)]=64,
     timeout:Annotated[float, typer.Option(help='Seconds to send a request, and again to answer it', min=1)]=30,
-    api_key:Annotated[Optional[str], typer.Option(help='Asked of everyone, except for health; better set in the environment, where nobody sees it', envvar='BEAR_API_KEY')]=None,
+    api_key:Annotated[Optional[str], typer.Option(help='Asked of everyone, except for health and the schema; better set in the environment, where nobody sees it', envvar='BEAR_API_KEY')]=None,
     allow_urls:Annotated[bool, typer.Option('--allow-urls', help='Fetch public addresses that callers name')]=False,
     origin:Annotated[Optional[list[str]], typer.Option(help='A web page elsewhere that may ask, such as https://example.org')]=None,
     grace:Annotated[int, typer.Option(help='Seconds to finish in after SIGTERM', min=0)]=30,

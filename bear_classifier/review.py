@@ -6,10 +6,10 @@
 __all__ = ['STATES', 'log', 'Item', 'list_items', 'ranked_items', 'thumbnail', 'veil', 'Review', 'Reviewer']
 
 # %% ../nbs/06b_review.ipynb #458a2822
-import base64, io, logging, math, threading
+import base64, io, logging, math, threading, unicodedata
 from collections import Counter, OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 import anywidget, traitlets
@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from .clean import REASONS, rank_images
 from .core import DataError, ImageError, dataset_dir, display_name, image_files, open_image, prepare, sha256_of
-from .journal import Journal, apply, class_name, plan, restore, safe_path
+from .journal import Journal, apply, class_name, newcomers, plan, restore, safe_path
 
 # %% ../nbs/06b_review.ipynb #e58ff31b
 @dataclass
@@ -92,6 +92,17 @@ def veil(
     return out
 
 # %% ../nbs/06b_review.ipynb #58f4111e
+def _no_text(items):
+    "Names that no page can show, with what to do"
+    return {o.origin: f'{o.origin!r} is no Unicode text: rename the file' for o in items if any('\ud800' <= c <= '\udfff' for c in o.origin)}
+
+def _classes(self):
+    "Names of the classes, new ones last: a key keeps its class"
+    folders = {p.name for p in self.root.iterdir() if p.is_dir() and not p.is_symlink() and not p.name.startswith('.')}
+    known = sorted(folders | {k for o in self.items for k in (o.label, o.guess) if k})
+    spelled = {unicodedata.normalize('NFC', o) for o in known}
+    return list(dict.fromkeys([*self.classes, *known, *(d.to for d in self.journal.state.values() if d.to and d.to not in spelled)]))
+
 STATES = {'all': 'all', 'open': 'undecided', 'decided': 'decided', 'keep': 'kept', 'label': 'relabelled', 'drop': 'dropped'}
 
 class Review:
@@ -105,21 +116,22 @@ class Review:
     ):
         self.root, self.model = dataset_dir(dataset), model
         self.journal = Journal(journal or self.root/'review.jsonl', who)
-        self._thumbs, self.ranked = OrderedDict(), ranking is not None
+        self._thumbs, self._lock, self.ranked, self.classes = OrderedDict(), threading.Lock(), ranking is not None, []
         self.take(ranked_items(ranking, self.journal) if self.ranked else list_items(self.root, self.journal))
 
     def take(self,
         items:list,  # `Item`s in the order to show them
     ):
-        "Take over a list of images; what lies in the trash is added at the end"
+        "Take over a list of images; what was moved and is not in the list is added at the end"
+        self.strangers = newcomers(self.root, self.journal) | _no_text(items)
+        items = [o for o in items if o.origin not in self.strangers]
         known = {o.origin for o in items}
         items = items + [Item(o, '' if o.startswith('.') else o.split('/')[0], rank=len(items)) for o in self.journal.at if o not in known]
         self.items, self.by_origin = items, {o.origin: o for o in items}
         self.by_group = {}
         for o in items:
             if o.group >= 0: self.by_group.setdefault(o.group, []).append(o.origin)
-        known = sorted({o.label for o in items if o.label} | {o.guess for o in items if o.guess})
-        self.classes = list(dict.fromkeys([*known, *(d.to for d in self.journal.state.values() if d.to)]))  # new ones last: a key keeps its class
+        self.classes = _classes(self)
 
 # %% ../nbs/06b_review.ipynb #19b15b8c
 def _place(self,
@@ -177,7 +189,7 @@ def _step(self, back):
     return [d.path for d in line['decisions']] if line else []
 
 def _undo(self)->list: # The origins it was about
-    "Take the last decision back"
+    "Take one's last decision back"
     return _step(self, True)
 
 def _redo(self)->list: # The origins it is about
@@ -193,10 +205,16 @@ def _thumb(self,
 )->str:         # A data address
     "Take a picture from the cache, or make it now"
     key = (self.place(origin), side)
-    if key not in self._thumbs: self._thumbs[key] = thumbnail(safe_path(self.root, key[0]), side)
-    self._thumbs.move_to_end(key)
-    while len(self._thumbs) > 1000: self._thumbs.popitem(last=False)
-    return self._thumbs[key]
+    with self._lock: found = self._thumbs.get(key)
+    if found is None: found = _small(self.root, *key)
+    with self._lock:
+        self._thumbs[key] = found; self._thumbs.move_to_end(key)
+        while len(self._thumbs) > 1000: self._thumbs.popitem(last=False)
+    return found
+
+def _small(root, rel, side):
+    try: return thumbnail(safe_path(root, rel), side)
+    except (DataError, OSError): return ''
 
 def _card(self,
     o:Item,  # The image
@@ -229,7 +247,7 @@ def _counts(self)->dict: # Totals, classes, reasons, and whether there is someth
     "Count how far the review has come"
     did = Counter(d.do for o in self.items if (d := _state_of(self, o)))
     return dict(total=len(self.items), decided=sum(did.values()), keep=did['keep'], drop=did['drop'], label=did['label'], classes=self.classes,
-                reasons={k: n for k,n in Counter(k for o in self.items for k in o.kinds).items()}, undo=bool(self.journal.done), redo=bool(self.journal.undone))
+                reasons={k: n for k,n in Counter(k for o in self.items for k in o.kinds).items()}, undo=self.journal.own('done') is not None, redo=self.journal.own('undone') is not None)
 
 Review.page, Review.counts = _page, _counts
 
@@ -259,10 +277,10 @@ Review.look = _look
 def _show_plan(self)->dict: # moves, problems, and rows of (image, becomes, because, refused)
     "Show what applying would change"
     steps = plan(self.root, self.journal.path)
-    return dict(moves=len(steps.moves), problems=len(steps.problems), rows=[[o.origin, o.problem or o.label, o.why, bool(o.problem)] for o in steps[:200]])
+    return dict(moves=len(steps.moves), problems=len(steps.problems), rows=[[o.origin, o.problem or o.label, o.why, bool(o.problem)] for o in sorted(steps, key=lambda o: not o.problem)[:200]])
 
-def _do(self, action, *args):
-    steps = action(self.root, *args, journal=self.journal.path)
+def _do(self, action, *args, **kw):
+    steps = action(self.root, *args, journal=self.journal.path, **kw)
     self.journal.refresh()
     return dict(moves=len(steps.moves), problems=[f'{o.origin}: {o.problem}' for o in steps.problems])
 
@@ -274,7 +292,7 @@ def _restore(self,
     origins:list|None=None, # The images; None brings back all
 )->dict:                    # moves, and problems in words
     "Bring images back to where they were"
-    return _do(self, restore, origins)
+    return _do(self, restore, origins, who=self.journal.who)
 
 Review.show_plan, Review.apply, Review.restore = _show_plan, _apply, _restore
 
@@ -290,7 +308,7 @@ class Reviewer(anywidget.AnyWidget):
 
     def __init__(self,
         dataset:str|Path,   # Folder with one folder a class
-        model=None,         # `Learner`, `BearNet` or `BearClassifier`: ranks in the background, and draws the maps
+        model=None,         # `Learner` or `BearClassifier`: ranks in the background, and draws the maps; a `BearNet` only ranks
         ranking=None,       # DataFrame from `rank_images` or `rank_unlabelled`, if there is one already
         who:str='',         # The reviewer's name
         page_size:int=24,   # Cards on a page
@@ -307,16 +325,22 @@ class Reviewer(anywidget.AnyWidget):
 # %% ../nbs/06b_review.ipynb #3507279a
 def _rank(self, model):
     "Rank in the background; the page shows the images by name meanwhile"
+    r = self.review
     try:
-        self.review.take(ranked_items(rank_images(self.review.root, model), self.review.journal))
-        self.review.ranked = True
+        ranked = ranked_items(rank_images(r.root, model), r.journal)
+        known = {o.origin for o in ranked}
+        rest = [o for o in list_items(r.root, r.journal) if o.origin not in known]  # what does not open has no rank
+        r.take(ranked + [replace(o, rank=i) for i,o in enumerate(rest, len(ranked))])
+        r.ranked = True
         self.send(dict(kind='ranked'))
     except Exception as e: log.exception('ranking failed'); self.send(dict(kind='said', bad=True, words=f'The images could not be ranked: {e}'))
 
 def _hear(self, _, content, buffers):
     try: self.send(self.answer(content))
-    except (DataError, ImageError, OSError) as e: self.send(dict(kind='said', bad=True, words=str(e)[:1].upper() + str(e)[1:]))
-    except Exception: log.exception('a message failed'); self.send(dict(kind='said', bad=True, words='Something went wrong here: see the log. Nothing that you decided is lost.'))
+    except (DataError, ImageError, OSError) as e: self.send(dict(kind='said', about=content.get('kind'), bad=True, words=_sentence(str(e))))
+    except Exception: log.exception('a message failed'); self.send(dict(kind='said', about=content.get('kind'), bad=True, words='Something went wrong here: see the log. Nothing that you decided is lost.'))
+
+def _sentence(o): return o[:1].upper() + o[1:]
 
 Reviewer._rank, Reviewer._hear = _rank, _hear
 
@@ -326,7 +350,8 @@ _FILTERS = ('label', 'reason', 'state')
 def _turn_page(self, m):
     size, side = int(m.get('size', 24)), int(m.get('side', 180))
     if not (1 <= size <= 500 and 32 <= side <= 1024): raise DataError(f'a page of {size} pictures with {side} pixels is not possible')
-    return dict(kind='page', **self.review.page(int(m.get('page', 0)), size, side, **{k: m[k] for k in _FILTERS if m.get(k)}), counts=self.review.counts())
+    told = list(self.review.strangers.values())
+    return dict(kind='page', told='; '.join(told[:3]) + (f'; and {len(told)-3} more' if len(told) > 3 else ''), **self.review.page(int(m.get('page', 0)), size, side, **{k: m[k] for k in _FILTERS if m.get(k)}), counts=self.review.counts())
 
 def _changed(self, origins, words):
     cards = [self.review.card(self.review.by_origin[o]) for o in origins if o in self.review.by_origin]

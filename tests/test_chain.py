@@ -82,7 +82,8 @@ def test_any_classes_will_do(home, tmp_path):
 @pytest.mark.parametrize('args,code,words', [
     (['nonsense'], 2, 'nonsense'), (['predict', 'practice'], 2, 'paths'), (['train', 'x', 'y', '--method', 'magic'], 2, 'magic'), (['practice', 'x', '--n', '0'], 2, "'--n'"),
     (['predict', 'nowhere', 'a.jpg'], 1, 'train one'), (['predict', 'practice', 'nothing.jpg'], 1, 'none of these'), (['train', 'nowhere', 'm'], 1, 'no folder'),
-    (['predict', 'practice', '.', '--csv', 'no/where/a.csv'], 1, 'no folder'), (['evaluate', 'practice', 'nowhere'], 1, 'no folder')])
+    (['predict', 'practice', '.', '--csv', 'no/where/a.csv'], 1, 'no folder'), (['clean', 'rank', '.', '--csv', 'no/where/a.csv'], 1, 'no folder'),
+    (['gather', 'x', '--classes', '--n', '5'], 2, "'--classes'"), (['gather', 'x', '--classes'], 2, "'--classes'"), (['evaluate', 'practice', 'nowhere'], 1, 'no folder')])
 def test_a_mistake_gets_one_line(args, code, words, tmp_path):
     if args[0] in ('train', 'evaluate'): pytest.importorskip('fastai', reason='the training part is not installed')
     got, out, err = run(*args, cwd=tmp_path)
@@ -106,6 +107,18 @@ def test_a_review_that_has_not_begun_is_told(bears, tmp_path):
         assert code == 0 and out.startswith('0 ') and 'nothing has been decided yet' in err
         code, _, err = run('clean', c, bears, '--journal', tmp_path/'other.jsonl')
         assert code == 1 and 'other.jsonl' in err
+
+
+def test_what_is_refused_is_an_error(tmp_path):
+    from bear_classifier.core import sha256_of
+    from bear_classifier.journal import Journal
+    p = tmp_path/'d'/'black'/'a.jpg'; p.parent.mkdir(parents=True); p.write_bytes(b'a'); p.with_name('b.jpg').write_bytes(b'b')
+    j = Journal(tmp_path/'d'/'review.jsonl')
+    j.decide([('black/b.jpg', sha256_of(b'b'))], 'drop'); ok('clean', 'apply', tmp_path/'d')
+    p.with_name('b.jpg').write_bytes(b'another'); j.decide([('black/a.jpg', sha256_of(b'a'))], 'drop'); p.write_bytes(b'edited since')
+    for c in ('apply', 'restore'):
+        code, out, err = run('clean', c, tmp_path/'d')
+        assert code == 1 and '1 refused' in out and 'Traceback' not in err, (out, err)
 
 
 @pytest.mark.parametrize('folders,words', [({}, 'no images'), ({'teddy': 5}, 'class'), ({'teddy': 5, 'black': 1}, 'black')])

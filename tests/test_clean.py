@@ -5,11 +5,12 @@ import numpy as np, pytest
 
 pytest.importorskip('imagehash', reason='near-copies need imagehash')
 from hypothesis import HealthCheck, given, settings, strategies as st
-from bear_classifier.clean import add_unlabelled, gather_evidence, held_out_scores, look_at, most_informative, neighbour_distance, picture_faults, surprise
+from bear_classifier.clean import add_unlabelled, gather_evidence, held_out_scores, look_at, most_informative, neighbour_distance, picture_faults, rank_unlabelled, surprise
 from bear_classifier.journal import Journal, apply, class_name, compare_reviews, kappa, merge_reviews, plan, restore, safe_path
-from bear_classifier.core import DataError, append_line, image_files, read_lines, sha256_of
+from bear_classifier.core import DataError, ImageError, append_line, image_files, read_lines, sha256_of
 from bear_classifier.gather import DatasetVersion, data_card, gather, read_manifest
 from bear_classifier.practice import draw_bear, practice_dataset
+from reviewing import Colours
 
 def tree(root): return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(Path(root).rglob('*')) if p.is_file() and not p.name.startswith(('.review', 'review.jsonl', 'manifest'))}
 def contents(root): return sorted(tree(root).values())
@@ -86,6 +87,19 @@ def test_most_informative_is_a_permutation_and_starts_uncertain():
     p = np.array([[.98, .01, .01], [.34, .33, .33], [.9, .05, .05], [.34, .33, .33]]); f = np.eye(4)[[0, 1, 2, 1]]
     order = most_informative(p, f)
     assert sorted(order) == [0, 1, 2, 3] and order[0] in (1, 3) and order[1] not in (1, 3)
+
+def test_files_that_do_not_open_are_passed_over_or_named(tmp_path):
+    from bear_classifier.review import Review, Reviewer
+    d = practice_dataset(tmp_path/'bears', 5, size=64); (d/'black'/'torn.jpg').write_bytes(b'torn')
+    (tmp_path/'new').mkdir(); draw_bear('teddy', 1, 96).save(tmp_path/'new'/'a.png'); (tmp_path/'new'/'b.png').write_bytes(b'torn')
+    with pytest.raises(ImageError, match='b.png'): add_unlabelled(d, tmp_path/'new')
+    assert not (d/'.inbox').exists() and len(add_unlabelled(d, str(tmp_path/'new'/'a.png'))) == 1
+    table = rank_unlabelled(d, Colours()); (d/'polar').mkdir()
+    assert len(table) == 1 and set(Review(d, table).classes) == {'black', 'grizzly', 'teddy', 'polar'}
+    w = Reviewer(d); w._rank(Colours())
+    assert w.review.ranked and [o.origin for o in w.review.items][-1] == 'black/torn.jpg' and len(w.review.items) == 16
+    shutil.rmtree(d/'black'); shutil.rmtree(d/'grizzly')
+    with pytest.raises(DataError, match='two class folders'): rank_unlabelled(d, Colours())
 
 # ---- names ----
 
@@ -206,6 +220,21 @@ def test_copies_that_change_places(root):
     apply(root); assert tree(root) == before and plan(root) == []
     restore(root); assert tree(root) == before and plan(root) == []
 
+def test_what_a_second_round_moved_is_not_refused(root):
+    "Its old place is taken until the other one has left it"
+    (other, sha), j = images(root, 'teddy')[0], journal(root)
+    rel = f'black/{sha[:16]}.jpg'; (root/rel).write_bytes(b'here first'); before = tree(root)
+    j.decide([(rel, sha256_of(b'here first'))], 'label', 'grizzly'); apply(root)
+    j.decide([(other, sha)], 'label', 'black'); apply(root); assert sha256_of(root/rel) == sha
+    done = restore(root); assert len(done) == 2 and done.problems == [] and tree(root) == before
+
+def test_refusals_come_first_on_the_page(root):
+    from bear_classifier.review import Review
+    j = journal(root)
+    for o in images(root, 'black'): j.decide([o], 'drop')
+    (root/images(root, 'black')[-1][0]).write_bytes(b'edited since')
+    assert [o[3] for o in Review(root).show_plan()['rows']] == [True] + [False]*5
+
 def test_a_changed_file_is_left_alone(root):
     rel, sha = images(root, 'black')[0]
     journal(root).decide([(rel, sha)], 'drop'); (root/rel).write_bytes(b'edited since')
@@ -310,6 +339,73 @@ def test_any_story_loses_nothing(tmp_path, story):
     assert apply(d).problems == [] and plan(d) == [] and contents(d) == sorted(before.values())
     restore(d); assert tree(d) == before and plan(d) == []
 
+def test_a_pending_move_onto_itself_loses_nothing(root):
+    rel, sha = images(root, 'black')[0]; before = tree(root)
+    append_line(root/'review.jsonl', {'do': 'move', 'id': 'm', 'from': rel, 'to': f'black/./{Path(rel).name}', 'sha256': sha})
+    apply(root); assert tree(root) == before
+
+@pytest.mark.skipif(os.name == 'nt', reason='links need rights on Windows')
+def test_a_pending_move_of_other_content_is_void(root):
+    (rel, sha), (other, _) = images(root, 'black')[:2]
+    (root/other).unlink(); os.link(root/rel, root/other); before = tree(root)
+    append_line(root/'review.jsonl', {'do': 'move', 'id': 'm', 'from': rel, 'to': other, 'sha256': 'a'*64})
+    apply(root); assert tree(root) == before
+
+def test_restore_leaves_other_decisions_waiting(root):
+    j, (a, b, c) = journal(root, who='ana'), images(root, 'black')[:3]
+    j.decide([b], 'drop'); assert restore(root) == [] and (root/b[0]).exists()
+    j.decide([a], 'drop'); apply(root); j.decide([c], 'drop')
+    assert len(restore(root, [a[0]], who='ana')) == 1 and (root/a[0]).exists() and (root/c[0]).exists() and not (root/b[0]).exists()
+    assert journal(root).state[a[0]].who == 'ana' and len(plan(root)) == 1
+
+def test_what_is_kept_does_not_stay_in_the_trash(root):
+    rel, sha = images(root, 'black')[0]; j = journal(root)
+    j.decide([(rel, sha)], 'drop'); apply(root); j.refresh()
+    j.decide([(j.at[rel], sha)], 'keep')
+    assert j.state[rel].answer == 'black' and [o.to for o in plan(root)] == [rel]
+    apply(root); assert (root/rel).exists() and plan(root) == []
+
+def test_a_newcomer_with_an_old_name_is_named_and_left_alone(root):
+    from bear_classifier.review import Review, Reviewer
+    rel, sha = images(root, 'black')[0]; j = journal(root)
+    j.decide([(rel, sha)], 'drop'); apply(root); (root/rel).write_bytes(b'a newcomer'); j.refresh(); away = j.at[rel]
+    assert len(Review(root).find()) == 18 and 'was the name of an image' in Reviewer(root).answer(dict(kind='page'))['told']
+    j.decide([(rel, sha256_of(b'a newcomer'))], 'drop')
+    assert ['give the new one another name' in o.problem for o in apply(root)] == [True] and (root/rel).read_bytes() == b'a newcomer'
+    (root/rel).unlink(); restore(root); assert sha256_of(root/rel) == sha and not (root/away).exists()
+
+@pytest.mark.skipif(os.name == 'nt', reason='such names cannot be there')
+def test_one_odd_name_or_line_blocks_nothing(root):
+    from bear_classifier.review import Review
+    for o in (b'we\\ird.jpg', b'\xff.jpg'): (Path(os.fsdecode(os.fsencode(root/'black')+b'/'+o))).write_bytes(b'odd')
+    r = Review(root); assert len(r.page()['cards']) == 19 and 'rename the file' in ''.join(r.strangers.values())
+    with pytest.raises(DataError): r.decide(['black/we\\ird.jpg'], 'drop')
+    (root/'review.jsonl').write_text('{"do": "moved", "of": [1]}\n{"do": "drop", "id": "a", "images": [{"path": "black/\\ud800.png", "sha256": "' + 'a'*64 + '"}]}\n')
+    assert 'Unicode' in plan(root)[0].problem
+
+def test_where_the_old_name_cannot_go_the_new_one_goes(root, monkeypatch):
+    rel, sha = images(root, 'black')[0]; before = tree(root); unlink = os.unlink
+    def stuck(p, *a, **k):
+        if Path(p) == root/rel: raise PermissionError(13, 'held')
+        unlink(p, *a, **k)
+    journal(root).decide([(rel, sha)], 'drop'); monkeypatch.setattr(os, 'unlink', stuck)
+    assert 'could not be moved' in apply(root)[0].problem and tree(root) == before
+
+def test_an_image_deleted_by_hand_later_stops_no_apply(root, tmp_path):
+    gather(root, from_=practice_dataset(tmp_path/'more', 2, size=64), progress=False); (root/'manifest.jsonl').touch()
+    draw_bear('teddy', 1, 96).save(tmp_path/'photo.png'); rel, = add_unlabelled(root, [tmp_path/'photo.png'])
+    j = journal(root); j.decide([(rel, sha256_of(root/rel))], 'label', 'teddy'); apply(root); j.refresh()
+    (root/j.at[rel]).unlink(); (root/'manifest.jsonl').write_text('')
+    rel2, sha2 = images(root, 'black')[0]; j.decide([(rel2, sha2)], 'drop')
+    assert len(apply(root).moves) == 1
+
+def test_a_class_keeps_the_spelling_of_its_folder(root):
+    nfd = unicodedata.normalize('NFD', 'bär'); (root/nfd).mkdir(); (root/nfd/'x.jpg').write_bytes(b'x')
+    assert class_name('bär', [nfd]) == nfd and class_name('teddy', ['Teddy', 'teddy']) == 'teddy'
+    a, b = images(root, 'black')[:2]
+    for o in (a, b): journal(root).decide([o], 'label', 'bär')
+    assert [o.to.split('/')[0] for o in apply(root).moves] == [nfd, nfd] and len(list((root/nfd).iterdir())) == 3
+
 # ---- two reviewers ----
 
 def test_kappa_known_values():
@@ -328,3 +424,16 @@ def test_merge_two_reviewers(root, tmp_path):
     assert {k: d.do for k, d in state.items()} == {black[0][0]: 'drop', black[1][0]: 'keep', black[3][0]: 'drop'} and state[black[3][0]].who == 'ana'
     merge_reviews(root/'review.jsonl', ana.path, ben.path, prefer='b')
     assert journal(root).state[black[2][0]].do == 'drop' and compare_reviews(ana.path, ana.path).kappa == 1
+
+def test_what_was_restored_is_no_answer_and_a_missing_journal_is_said(root, tmp_path):
+    ana, ben, black = Journal(tmp_path/'ana.jsonl', 'ana'), Journal(tmp_path/'ben.jsonl', 'ben'), images(root, 'black')
+    ana.decide([black[0]], 'restore'); ben.decide([black[0]], 'drop')
+    assert compare_reviews(ana.path, ben.path).both == 0
+    for f in (compare_reviews, lambda a, b: merge_reviews(tmp_path/'both.jsonl', a, b)):
+        with pytest.raises(DataError, match='no journal'): f(ana.path, tmp_path/'bin.jsonl')
+
+def test_undo_takes_back_ones_own(root):
+    ana, ben, black = journal(root, who='ana'), journal(root, who='ben'), images(root, 'black')
+    ana.decide([black[0]], 'drop'); ben.decide([black[1]], 'drop')
+    assert ana.undo()['who'] == 'ana' and ana.undo() is None and list(journal(root).state) == [black[1][0]]
+    ben.refresh(); assert ben.own('undone') is None and ana.redo()['who'] == 'ana'

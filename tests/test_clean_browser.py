@@ -67,6 +67,63 @@ def test_a_whole_review(root, tmp_path):
         assert tree(root) == before
         assert p.errors == [] and not [u for u in p.asked if not u.startswith((url, 'data:', 'blob:')) and 'fontawesome' not in u]
 
+FAKE = """async source => {
+  const { default: widget } = await import(URL.createObjectURL(new Blob([source], { type: 'text/javascript' })));
+  let hear; window.sent = []; window.say = m => hear(m);
+  const counts = { classes: ['black', 'teddy'], reasons: {}, total: 20, decided: 0, keep: 0, label: 0, drop: 0, undo: false, redo: false };
+  const card = id => ({ id, name: id, label: 'black', guess: '', confidence: 0, reason: '', copies: 0, do: '', to: '', who: '', src: '' });
+  window.page = (page, pages, ...ids) => say({ kind: 'page', page, pages, found: 20, told: '', counts, cards: ids.map(card) });
+  window.look = id => say({ kind: 'look', card: card(id), src: '', map: '', bars: [], near: [] });
+  window.changed = (id, act) => say({ kind: 'changed', cards: [{ ...card(id), do: act }], words: 'Done', counts });
+  const model = { get: () => ({ title: 'x', size: 2, reasons: {}, states: { all: 'all', open: 'undecided' } }), on: (_, f) => { hear = f; }, off() {}, send: m => sent.push(m) };
+  widget.render({ model, el: document.body });
+}"""
+
+@pytest.fixture
+def bare():
+    "The page alone: what it is told comes when a test says so"
+    from bear_classifier.review import Reviewer
+    with serving.chromium() as browser:
+        p = browser.new_page(); p.evaluate(FAKE, Reviewer._esm); p.evaluate("page(0, 2, 'a', 'b')")
+        yield p
+
+def keys(p, *ks):
+    for k in ks: p.keyboard.press(k)
+def asked(p, kind): return p.evaluate("k => sent.filter(o => o.kind === k)", kind)
+def acts(p): return [(*o['ids'], o['do']) for o in asked(p, 'decide')]
+
+def test_a_key_decides_what_is_shown(bare):
+    p = bare
+    p.locator('.card').nth(1).focus(); keys(p, 'k', 'd')             # the second comes before the next page
+    assert acts(p) == [('b', 'keep')] and [o['page'] for o in asked(p, 'page')] == [0, 1]
+    p.evaluate("page(1, 2, 'c', 'd')"); keys(p, 'Enter'); p.evaluate("look('c')")
+    keys(p, 'k', 'd'); assert acts(p)[1:] == [('c', 'keep')]          # the first image is shown still
+    p.evaluate("look('d')"); keys(p, 'd'); assert acts(p)[2:] == [('d', 'drop')]
+    keys(p, 'Escape'); p.click('[data-do=keys]'); keys(p, 'd', '1'); assert len(acts(p)) == 3
+
+def test_in_the_large_view_a_new_page_is_looked_at_before_it_is_decided(bare):
+    p = bare
+    p.locator('.card').nth(1).focus(); keys(p, 'Enter'); p.evaluate("look('b')"); keys(p, 'k')
+    p.evaluate("page(1, 2, 'c', 'd')"); keys(p, 'd')
+    assert acts(p) == [('b', 'keep')] and asked(p, 'look')[-1]['id'] == 'c'
+    p.evaluate("look('c')"); keys(p, 'd'); assert acts(p)[1:] == [('c', 'drop')]
+    p.evaluate("say({ kind: 'said', about: 'look', words: 'does not open', bad: true })")
+    assert p.locator('.over').is_hidden()
+
+def test_no_page_of_undecided_images_is_skipped(bare):
+    p = bare
+    p.select_option('[data-filter=state]', 'open'); p.evaluate("page(0, 2, 'a', 'b')")
+    p.locator('.card').first.focus(); keys(p, 'k', 'k'); assert asked(p, 'page')[-1]['page'] == 0
+    p.evaluate("page(0, 1, 'c', 'd')"); assert p.locator('[data-do=next]').is_disabled()
+    keys(p, 'k'); p.evaluate("changed('c', 'keep')"); p.click('[data-do=next]'); assert asked(p, 'page')[-1]['page'] == 0
+
+def test_a_ranking_does_not_turn_a_page_that_is_being_decided(bare):
+    p = bare
+    p.locator('.card').first.focus(); keys(p, 'k'); p.evaluate("changed('a', 'keep')"); p.evaluate("say({ kind: 'ranked' })")
+    assert len(asked(p, 'page')) == 1
+    p.click('[data-do=ranked]'); assert len(asked(p, 'page')) == 2 and p.locator('[data-do=ranked]').count() == 0
+    p.evaluate("page(0, 2, 'c', 'd')"); p.evaluate("say({ kind: 'ranked' })"); assert len(asked(p, 'page')) == 3
+
 def test_in_jupyterlab_a_key_decides_and_does_nothing_else(tmp_path):
     "JupyterLab has keys of its own: D D deletes a cell, 1 makes it a heading"
     pytest.importorskip('jupyterlab', reason='JupyterLab comes with the dev extra')

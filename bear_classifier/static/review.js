@@ -21,7 +21,7 @@ class Page {
   constructor(model, el) {
     this.model = model; this.facts = model.get('facts'); this.cards = []; this.at = 0;
     this.ask = { page: 0, size: this.facts.size, side: 360, label: '', reason: '', state: 'all' };
-    this.group = false; this.counts = { classes: [], reasons: {}, total: 0, decided: 0 };
+    this.waiting = 0; this.big = this.looking = null; this.group = false; this.counts = { classes: [], reasons: {}, total: 0, decided: 0 };
     this.build(el);
     this.hear = m => this.on[m.kind]?.call(this, m);
     model.on('msg:custom', this.hear);
@@ -42,11 +42,12 @@ class Page {
     this.groups = h('input', { type: 'checkbox', onchange: () => { this.group = this.groups.checked; } });
     this.grid = h('div', { class: 'grid', role: 'list', 'aria-label': 'Images' });
     this.prev = h('button', { class: 'ghost', 'data-do': 'prev', onclick: () => this.turn(this.ask.page - 1) }, '‹ Previous');
-    this.next = h('button', { class: 'ghost', 'data-do': 'next', onclick: () => this.turn(this.ask.page + 1) }, 'Next ›');
+    this.next = h('button', { class: 'ghost', 'data-do': 'next', onclick: () => this.forward() }, 'Next ›');
     this.where = h('span', { class: 'where' });
     this.say = h('div', { class: 'say', role: 'status', 'aria-live': 'polite' });
     this.over = h('div', { class: 'over', hidden: true, onclick: e => e.target === this.over && this.close() });
     this.rest = h('button', { class: 'ghost', 'data-do': 'keep-rest', title: 'Keep every image of this page that is undecided', onclick: () => this.keepRest() }, 'Keep the rest of this page');
+    this.ranked = h('button', { class: 'ghost', 'data-do': 'ranked', onclick: () => this.turn(0) }, 'Ranked: show the doubtful first');
     this.root = h('section', { class: 'bear-review', tabindex: -1, 'aria-label': `Review of ${this.facts.title}`, 'data-lm-suppress-shortcuts': 'true', onkeydown: e => this.key(e) },
       h('header', {}, h('div', { class: 'name' }, h('h2', {}, this.facts.title), this.told), this.progress),
       h('div', { class: 'tools' }, this.label.el, this.reason.el, this.state.el, h('label', { class: 'field' }, h('span', {}, 'Pictures'), this.zoom),
@@ -69,33 +70,61 @@ class Page {
     o.select.value = chosen;
   }
   resize() { this.root.style.setProperty('--side', `${SIZES[this.zoom.value]}px`); }
-  turn(page) { this.ask.page = Math.max(0, page); this.send({ kind: 'page', ...this.ask }); }
+  turn(page) {
+    this.ask.page = this.ranked.isConnected ? 0 : Math.max(0, page);  // in a new order the old numbers mean nothing
+    this.ranked.remove();
+    this.waiting++;
+    this.send({ kind: 'page', ...this.ask });
+  }
+  // What was decided and fits the filter no longer makes room: the next images are on the page of the same number.
+  forward() { if (this.more()) this.turn(this.ask.page + (this.left ? 0 : 1)); }
+  more() { return this.left || this.ask.page < this.pages - 1; }
+  fits(act) { const s = this.ask.state; return s === 'all' || (s === 'open' ? !act : s === 'decided' ? !!act : act === s); }
+  did(act) { this.touched = true; if (!this.fits(act)) this.left = true; this.next.disabled = !this.more(); }
+  busy() {
+    const o = this.waiting ? 'page' : this.looking ? 'image' : '';
+    if (o) this.tell(`One moment: the next ${o} is coming`);
+    return !!o;
+  }
 
   // ---- What Python says ----
 
   on = {
     page(m) {
-      this.ask.page = m.page; this.pages = m.pages;
+      this.waiting = Math.max(0, this.waiting - 1);
+      this.ask.page = m.page; this.pages = m.pages; this.left = this.touched = false;
+      const mine = this.root.matches(':focus-within');  // before the card that has it goes
       this.count(m.counts);
       this.cards = m.cards.map((c, i) => new Card(this, c, i));
       this.grid.replaceChildren(...(this.cards.length ? this.cards.map(c => c.el) : [h('p', { class: 'empty' }, 'No image fits these filters.')]));
       this.where.textContent = `Page ${m.page + 1} of ${m.pages} · ${many(m.found, 'image')}`;
-      this.prev.disabled = m.page === 0; this.next.disabled = m.page >= m.pages - 1;
+      this.prev.disabled = m.page === 0; this.next.disabled = !this.more();
       this.root.dataset.ready = 'true';
-      this.focus(this.last ? this.cards.length - 1 : 0, this.root.contains(document.activeElement)); this.last = false;
+      this.focus(this.last ? this.cards.length - 1 : 0, mine); this.last = false;
+      if (m.told && m.told !== this.warned) this.tell(this.warned = m.told, true);
+      if (this.big) { if (this.cards.length) this.look(this.cards[this.at]); else this.close(); }
     },
     changed(m) {
       this.count(m.counts);
       for (const c of m.cards) this.cards.find(o => o.c.id === c.id)?.update(c);
+      this.left = this.cards.some(o => !this.fits(o.c.do)); this.next.disabled = !this.more();
       const first = m.ids && this.cards.findIndex(o => m.ids.includes(o.c.id));
-      if (first >= 0) this.focus(first);
+      if (first >= 0) { this.focus(first); if (this.big) this.look(this.cards[first]); }
       this.tell(m.words);
     },
-    look(m) { this.open(this.large(m), m.card.name); },
+    look(m) { if (m.card.id === this.looking) this.open(this.large(m), m.card.name, m.card.id); },
     plan(m) { this.open(this.table(m), 'What changes'); },
     moved(m) { this.close(); this.tell(m.words, m.bad); this.turn(this.ask.page); },
-    ranked() { this.facts = { ...this.facts, ranked: true }; this.tell('Ranked: the doubtful images come first'); this.turn(0); },
-    said(m) { this.tell(m.words, m.bad); },
+    ranked() {
+      this.facts = { ...this.facts, ranked: true };
+      if (this.touched || !this.over.hidden) return this.where.after(this.ranked);
+      this.tell('Ranked: the doubtful images come first'); this.turn(0);
+    },
+    said(m) {
+      if (m.about === 'page') this.waiting = Math.max(0, this.waiting - 1);
+      if (m.about === 'look') this.close();
+      this.tell(m.words, m.bad);
+    },
   };
   count(c) {
     this.counts = c;
@@ -124,10 +153,13 @@ class Page {
     if (really) this.cards[this.at].el.focus();
   }
   decide(card, act, to = '') {
+    if (this.busy()) return;
     const isNew = card.c.label === 'new';
     if (act === 'keep' && isNew) { act = 'label'; to = card.c.guess; }
     this.send({ kind: 'decide', ids: [card.c.id], do: act, to, group: this.group });
+    this.did(act);
     this.step(card.i + 1);
+    if (this.big && !this.waiting && this.cards[this.at] !== card) this.look(this.cards[this.at]);
   }
   another(card) {
     const input = h('input', { type: 'text', placeholder: 'name of the class', 'aria-label': 'Name of the class', maxlength: 100 });
@@ -136,12 +168,13 @@ class Page {
     input.focus();
   }
   keepRest() {
+    if (this.busy()) return;
     const ids = this.cards.filter(c => !c.c.do && c.c.label !== 'new').map(c => c.c.id);
-    if (ids.length) this.send({ kind: 'decide', ids, do: 'keep' }); else this.tell('All of this page is decided');
+    if (ids.length) { this.send({ kind: 'decide', ids, do: 'keep' }); this.did('keep'); } else this.tell('All of this page is decided');
   }
   step(i) {
     if (i >= 0 && i < this.cards.length) this.focus(i);
-    else if (i >= this.cards.length && this.ask.page < this.pages - 1) this.turn(this.ask.page + 1);
+    else if (i >= this.cards.length && this.more()) this.forward();
     else if (i < 0 && this.ask.page > 0) { this.last = true; this.turn(this.ask.page - 1); }
     else this.focus(this.at);
   }
@@ -152,10 +185,12 @@ class Page {
     if (/^(INPUT|SELECT|TEXTAREA)$/.test(e.target.tagName) && e.target.type !== 'checkbox') return;
     if ((e.ctrlKey || e.metaKey) && e.key.toLowerCase() === 'z') { this.send({ kind: e.shiftKey ? 'redo' : 'undo' }); return e.preventDefault(); }
     if (e.ctrlKey || e.metaKey || e.altKey) return;
-    const card = this.cards[this.at], k = e.key.length === 1 ? e.key.toLowerCase() : e.key;
+    const shown = !this.over.hidden, card = shown ? this.cards.find(o => o.c.id === this.big) : this.cards[this.at];
+    if (shown && !this.big) return;  // a sheet lies over the images
+    const k = e.key.length === 1 ? e.key.toLowerCase() : e.key;
     if (e.target.tagName === 'BUTTON' && (k === 'Enter' || k === ' ')) return;
-    const shown = !this.over.hidden, acts = {
-      u: () => this.send({ kind: 'undo' }), r: () => this.send({ kind: 'redo' }), '?': () => this.keys(), n: () => this.turn(this.ask.page + 1), p: () => this.turn(this.ask.page - 1),
+    const acts = {
+      u: () => this.send({ kind: 'undo' }), r: () => this.send({ kind: 'redo' }), '?': () => this.keys(), n: () => this.forward(), p: () => this.turn(this.ask.page - 1),
       g: () => { this.group = this.groups.checked = !this.group; this.tell(this.group ? 'Near-copies are decided together' : 'Each image is decided alone'); },
       ArrowRight: () => this.step(this.at + 1), ArrowLeft: () => this.step(this.at - 1), ArrowDown: () => this.step(this.at + this.columns()), ArrowUp: () => this.step(this.at - this.columns()) };
     if (card) Object.assign(acts, { k: () => this.decide(card, 'keep'), d: () => this.decide(card, 'drop'), Delete: () => this.decide(card, 'drop'), c: () => this.another(card),
@@ -164,19 +199,21 @@ class Page {
     if (to && card) acts[k] = () => this.decide(card, 'label', to);
     if (!acts[k]) return;
     e.preventDefault();
+    if (this.waiting || (shown && this.looking)) return void this.busy();
     acts[k]();
-    if (shown && /^[kd1-9]$|^Arrow/.test(k) && this.cards[this.at] !== card) this.look(this.cards[this.at]);
+    if (shown && /^Arrow/.test(k) && !this.waiting && this.cards[this.at] !== card) this.look(this.cards[this.at]);
   }
 
   // ---- What lies over the page ----
 
-  look(card) { this.focus(card.i); this.send({ kind: 'look', id: card.c.id }); }
-  open(content, title) {
+  look(card) { this.focus(card.i); this.looking = card.c.id; this.send({ kind: 'look', id: card.c.id }); }
+  open(content, title, big = null) {
+    this.big = big; this.looking = null;
     const x = h('button', { class: 'close', 'aria-label': 'Close', onclick: () => this.close() }, '×');
     this.over.replaceChildren(h('div', { class: 'sheet', role: 'dialog', 'aria-label': title }, h('div', { class: 'head' }, h('h3', {}, title), x), content));
     if (this.over.hidden) { this.over.hidden = false; x.focus(); }
   }
-  close() { if (!this.over.hidden) { this.over.hidden = true; this.over.replaceChildren(); this.focus(this.at); } }
+  close() { this.big = this.looking = null; if (!this.over.hidden) { this.over.hidden = true; this.over.replaceChildren(); this.focus(this.at); } }
   keys() { this.open(h('dl', { class: 'keys' }, KEYS.map(([k, v]) => [h('dt', {}, k.split('  ').map(o => h('kbd', {}, o))), h('dd', {}, v)])), 'Keys'); }
   large(m) {
     const c = m.card, veil = m.map && h('img', { class: 'veil', src: m.map, alt: '' });
@@ -190,11 +227,12 @@ class Page {
         card && card.buttons()));
   }
   table(m) {
+    const more = m.moves + m.problems - m.rows.length;
     const rows = m.rows.map(([a, b, why, bad]) => h('tr', { class: bad && 'bad' }, h('td', {}, a), h('td', {}, bad ? `refused: ${b}` : nice(b)), h('td', {}, nice(why))));
     const buttons = h('div', { class: 'row' }, h('button', { class: 'solid', 'data-do': 'apply', disabled: !m.moves, onclick: () => this.send({ kind: 'apply' }) }, m.moves ? `Apply: move ${many(m.moves, 'image')}` : 'Nothing to move'),
       h('button', { class: 'ghost', 'data-do': 'restore', title: 'Everything that was moved goes back to where it was', onclick: () => this.send({ kind: 'restore' }) }, 'Bring back all that was moved'));
     return h('div', {}, h('p', { class: 'why' }, 'Nothing is deleted: dropped images go to the dataset’s .trash folder, and come back with one click.'),
-      rows.length ? h('div', { class: 'scroll' }, h('table', {}, h('thead', {}, h('tr', {}, ['image', 'becomes', 'because'].map(o => h('th', {}, o)))), h('tbody', {}, rows))) : null, buttons);
+      rows.length ? h('div', { class: 'scroll' }, h('table', {}, h('thead', {}, h('tr', {}, ['image', 'becomes', 'because'].map(o => h('th', {}, o)))), h('tbody', {}, rows))) : null, more > 0 && h('p', { class: 'why' }, `and ${more.toLocaleString('en')} more`), buttons);
   }
 }
 
