@@ -6,8 +6,9 @@
 __all__ = ['bundle_dir', 'processors', 'Bundle', 'BearClassifier']
 
 # %% ../nbs/08_infer.ipynb #ff9aaa86
-import base64, json, math, os
+import base64, ctypes, json, math, os
 from collections import deque
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 import numpy as np
@@ -88,6 +89,10 @@ def _session(graph, threads):
     except Exception as e:  # the runtime raises types of its own, and all of them mean the same here
         raise BundleError('model.onnx cannot be loaded: it is damaged, or needs a newer onnxruntime') from e
 
+def _give_back():
+    "Return to the system what parsing has left behind; only glibc can be asked"
+    with suppress(AttributeError, OSError, TypeError): ctypes.CDLL(None).malloc_trim(0)
+
 def _check_session(s, card, n_features):
     size, n = card['size'], len(card['classes'])
     inputs, outputs = {o.name: o for o in s.get_inputs()}, {o.name: o for o in s.get_outputs()}
@@ -110,6 +115,7 @@ class Bundle:
         self.card = {k: v for k,v in card.items() if k != 'domain'} | {'domain': {k: v for k,v in card['domain'].items() if k != 'reference'}}
         self.session = _session(_read_graph(self.path, card), threads or _threads())
         _check_session(self.session, card, self.reference.shape[1])
+        _give_back()
 
     def run(self,
         squares:np.ndarray, # uint8 [N, S, S, 3]

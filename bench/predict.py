@@ -2,7 +2,8 @@
 
 Theirs: the chapter's learner (random resized crops, augmentation, normalisation) on mobilenet_v2, `learn.export()`, `load_learner`, `learn.predict`, and `get_preds` over many.
 Ours: the bundle of the same body, as each library sets its threads by itself. Weights are random: they change no time. `load` counts imports and loading; `memory` is the
-resident set after a few predictions. `large` is a JPEG of 16 megapixels: photographs of 20 and more, made smaller, where BEAR_PHOTOS has some, a drawing with a camera's
+resident set after some predictions. `small` is a drawn JPEG of 512 by 512 pixels, `photo` a few photographs of that width where BEAR_PHOTOS has some: less square ones, of which
+neither side may skip a pixel. `large` is a JPEG of 16 megapixels: photographs of 20 and more, made smaller, where BEAR_PHOTOS has some, a drawing with a camera's
 grain otherwise. `grain` is one with three times that: nearly all of our time goes into bits that no decoder can skip. `ours.over_limit` is one prediction over decoding plus the bare forward pass.
 A ratio over 1 means ours is faster or smaller.
 """
@@ -29,7 +30,7 @@ from fastai.vision.all import *
 learn = load_learner(a['learner'])
 out = dict(load=time.perf_counter() - start)
 with learn.no_bar(), learn.no_logging():
-    out['small'] = each(learn.predict, 'small', a['n'])
+    for k in ('small', 'photo'): out[k] = each(learn.predict, k, a['n'])
     out['memory'] = resident()
     for k in ('large', 'grain'): out[k] = each(learn.predict, k, a['n_large'])
     t = time.perf_counter()
@@ -41,7 +42,7 @@ OURS = COMMON + '''
 from bear_classifier.infer import BearClassifier
 clf = BearClassifier.load(a['bundle'])
 out = dict(load=time.perf_counter() - start)
-out['small'] = each(clf.predict, 'small', a['n'])
+for k in ('small', 'photo'): out[k] = each(clf.predict, k, a['n'])
 out['memory'] = resident()
 for k in ('large', 'grain'): out[k] = each(clf.predict, k, a['n_large'])
 t = time.perf_counter()
@@ -93,12 +94,11 @@ def large_jpegs(tmp, megapixels):
             im.convert('RGB').resize((int(im.width*share), int(im.height*share)), Image.Resampling.LANCZOS).save(out[-1], quality=90)
     return out
 
-def small_jpegs(tmp, kind, many):
-    "Photographs as they lie in a dataset, 512 pixels wide or high; a drawing of that size where there are none"
+def small_jpeg(path):
+    "A drawing, 512 pixels wide and high"
     from bear_classifier.practice import draw_bear
-    if kind == 'photographs': return [o for o in many if o.endswith('.jpg')][::len(many)//4][:4]
-    draw_bear('grizzly', 3, 512).save(tmp/'small.jpg', quality=90)
-    return [str(tmp/'small.jpg')]
+    draw_bear('grizzly', 3, 512).save(path, quality=90)
+    return [str(path)]
 
 def grainy_jpeg(path, megapixels, sigma):
     "A drawn bear under noise in every pixel: at a sigma of 3 it has 1.5 bits a pixel, where photographs of this size have 1.1 to 2.3; at 9 it has 2.9"
@@ -124,8 +124,9 @@ def inputs(tmp, quick):
     run(MAKE, str(practice_dataset(tmp/'bears', n_per_class=12 if quick else 110, size=128)), str(tmp))
     many, kind = photographs(tmp, 12 if quick else 400)
     mp = 4 if quick else 16
-    large = large_jpegs(tmp, mp) or grainy_jpeg(tmp/'large.jpg', mp, 3)
-    return dict(learner=str(tmp/'learner.pkl'), bundle=str(tmp/'bundle'), small=small_jpegs(tmp, kind, many), large=large, grain=grainy_jpeg(tmp/'grain.jpg', mp, 9),
+    small, large = small_jpeg(tmp/'small.jpg'), large_jpegs(tmp, mp) or grainy_jpeg(tmp/'large.jpg', mp, 3)
+    photo = [o for o in many if o.endswith('.jpg')][::max(1, len(many)//4)][:4] if kind == 'photographs' else small
+    return dict(learner=str(tmp/'learner.pkl'), bundle=str(tmp/'bundle'), small=small, photo=photo, large=large, grain=grainy_jpeg(tmp/'grain.jpg', mp, 9),
                 many=many, n=5 if quick else 30, n_large=2 if quick else 9), kind
 
 def best(rounds):
