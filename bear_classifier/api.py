@@ -14,7 +14,7 @@ from pathlib import Path
 
 # %% ../nbs/10_api.ipynb #c9224ef4
 from . import __version__
-from .core import BundleError, DataError, ImageError, Prediction
+from .core import MAX_BYTES, BundleError, DataError, ImageError, Prediction
 from .infer import BearClassifier, bundle_dir, processors
 
 # %% ../nbs/10_api.ipynb #1854ccef
@@ -233,7 +233,8 @@ class LiveModel:
             if not self.path or (now := _stamp(self.path)) == self.stamp: return False
             self.stamp = now
             self.clf = _load(self.path)
-        except (BundleError, OSError) as e: return self._failed(e)
+        except BundleError as e: return self._failed(e)
+        except Exception as e: self.stamp = None; return self._failed(e)  # a fault of the machine, and not of the bundle: look again
         log.info('now serving %s %s', self.clf.name, self.clf.card.get('version', ''))
         self.loaded(True, self.clf); self.said = None
         return True
@@ -402,7 +403,7 @@ def _web_limits(allow_urls, bounds):
     from bear_classifier.fetch import Limits, _need
     for o in ('anyio', 'httpx', 'httpcore'): _need(o)
     if isinstance(allow_urls, Limits): return allow_urls
-    return Limits(connections=4, per_host=4, connect=3., read=5., total=bounds.timeout/3, max_bytes=bounds.max_bytes, retries=0)
+    return Limits(connections=4, per_host=4, connect=3., read=5., total=bounds.timeout/math.ceil(bounds.max_files/4), max_bytes=bounds.max_bytes, retries=0)
 
 def _fetch_all(urls, limits, most):
     "Fetch in a thread: the bytes of each address, or the error in its place"
@@ -612,7 +613,8 @@ def _lifespan(service, every):
     async def watch():
         while True:
             await asyncio.sleep(every)
-            await asyncio.to_thread(service.live.refresh)
+            try: await asyncio.to_thread(service.live.refresh)
+            except Exception: log.exception('looking for another version failed')
     @contextlib.asynccontextmanager
     async def lifespan(app):
         service.crew.start()
@@ -632,12 +634,14 @@ def create_app(
     concurrency:int|None=None, # Pictures that are worked on at one time; None: as many as there are processors
     queue:int=64,              # Requests that may wait for that; those beyond get status 503
     timeout:float=30.,         # Seconds to send a request, and again to answer it
-    api_key:str|None=None,     # Asked of everyone, except for health
+    api_key:str|None=None,     # Asked of everyone, except for health and the schema
     allow_urls=False,          # Fetch addresses that strangers name? True, or the `Limits` of it
     origins=(),                # Web pages elsewhere that may ask, such as 'https://example.org'
     reload_every:float=1.,     # Seconds between looks at the model's folder
 )->FastAPI:                    # An ASGI app
     "Build the API"
+    most = min(memory//4, MAX_BYTES)
+    if max_bytes > most: raise DataError(f'pictures of {_mb(max_bytes)} are too large to take: allow {_mb(most)} at most, or more `memory` (a picture may have a quarter of it, and no file more than {_mb(MAX_BYTES)})')
     bounds = Bounds(max_bytes, max_files, memory, concurrency or processors(), queue, timeout=timeout)
     limits, check, service = _web_limits(allow_urls, bounds), _key_check(api_key), _Service(model, bounds)
     key = _as_dependency(check) if api_key else []
@@ -700,7 +704,7 @@ def serve_api(
 ):
     "Serve until SIGTERM or Ctrl+C"
     logging.basicConfig(format='%(asctime)s %(message)s'); log.setLevel(logging.INFO)
-    options['api_key'] = options.get('api_key') or os.environ.get('BEAR_API_KEY') or None
+    if options.get('api_key') is None: options['api_key'] = os.environ.get('BEAR_API_KEY')  # an empty one is refused: it would let everybody in
     app, sock = create_app(model, **options), _bind(host, port)
     server = _server(app, grace, access_log)
     shown = f'[{host}]' if ':' in host else host

@@ -27,7 +27,7 @@ def look(
 )->Prediction:          # With `error` set where there is no answer
     "Answer about an uploaded file, whatever it holds"
     try:
-        if len(data) > LIMIT: raise ImageError(f'the file is too large: {len(data)/2**20:.0f} MB, where {LIMIT//2**20} MB are accepted')
+        if len(data) > LIMIT: raise ImageError(f'the file is too large: more than the {LIMIT//2**20} MB that are accepted')
         return clf.predict(bytes(data))
     except ImageError as e: return Prediction(error=str(e))
     except Exception: log.exception('predicting failed'); return Prediction(error=_SURPRISE)
@@ -61,6 +61,7 @@ def detail(
         return f"I have only seen: {', '.join(map(display_name, p.probabilities))}. The bars are what I would say if I had to choose, so do not believe them."
     if p.verdict == 'unsure':
         asked = card.get('thresholds', {}).get('unsure_below')
+        if asked and _percent(asked) == _percent(p.probability): return f'My best guess has {p.probability:.1%}, just below the {asked:.1%} from which I answer.'
         return f'My best guess has {_percent(p.probability)}' + (f', and I only answer from {_percent(asked)}.' if asked else '.')
     return f'I am {_percent(p.probability)} sure.'
 
@@ -230,19 +231,29 @@ class Dashboard(anywidget.AnyWidget):
     def _hear(self, _, content, buffers):
         if not isinstance(content, dict) or not isinstance(content.get('id'), (int, str)) or len(str(content['id'])) > 64: return
         try: reply = self._image(content, buffers) if content.get('kind') == 'image' else self._feedback(content)
-        except Exception: log.exception('a message failed'); reply = dict(kind='answer', id=content.get('id'), ok=False, sentence=_upper(_SURPRISE), again=True)
+        except Exception:
+            log.exception('a message failed')
+            reply = dict(kind='answer' if content.get('kind') == 'image' else 'noted', id=content['id'], ok=False, sentence=_upper(_SURPRISE), again=True)
         self.send(reply)
 
 # %% ../nbs/09_app.ipynb #0e57db8e
-_REMEMBERED = 60
+_REMEMBERED, _HELD = 60, 32 * 2**20  # answers of a page, and bytes of the pictures that are kept for corrections
 
 def _image(self, content, buffers):
     data = bytes(buffers[0]) if buffers else b''
     p = look(self.clf, data)
-    kept = data if self.feedback and self.feedback.images else None
+    kept = data if p.ok and self.feedback and self.feedback.images else None
+    self.seen.pop(content['id'], None)
     self.seen[content['id']] = (p, sha256_of(data), kept, False)
-    while len(self.seen) > _REMEMBERED: self.seen.pop(next(iter(self.seen)))
+    self._forget()
     return dict(as_message(p, self.clf.card, _choices(self.clf) if self.feedback else None), kind='answer', id=content['id'])
+
+def _forget(self):
+    "Forget the oldest answers, and before them the oldest pictures"
+    while len(self.seen) > _REMEMBERED: self.seen.pop(next(iter(self.seen)))
+    for k,(p, sha, data, told) in list(self.seen.items()):
+        if sum(len(o[2] or b'') for o in self.seen.values()) <= _HELD: break
+        self.seen[k] = (p, sha, None, told)
 
 def _choices(clf): return [[c, _upper(display_name(c))] for c in clf.classes] + [_NONE]
 
@@ -257,7 +268,7 @@ def _feedback(self, content):
     self.seen[content['id']] = (p, sha, None, True)
     return dict(reply, ok=True, sentence=f'Thank you! Noted as {sha[:12]}.')
 
-Dashboard._image, Dashboard._feedback = _image, _feedback
+Dashboard._image, Dashboard._forget, Dashboard._feedback = _image, _forget, _feedback
 
 # %% ../nbs/09_app.ipynb #22ae50b1
 _KEPT = {None: ('They are looked at in memory and not kept.', ''),

@@ -269,7 +269,7 @@ class PageHandler(_Handler):
     def head(self): self.finish()
 
     async def get(self):
-        if 'start' not in self.request.query_arguments: return self.words(200, self.settings['bear_title'], 'One moment, please.', '<div class="wait" role="status"></div><noscript><p>This page needs JavaScript.</p></noscript>', _START)
+        if self.request.query != 'start': return self.words(200, self.settings['bear_title'], 'One moment, please.', '<div class="wait" role="status"></div><noscript><p>This page needs JavaScript.</p></noscript>', _START)
         try: page = await self.kernels.pool.take()
         except (Exception, asyncio.CancelledError): log.exception('no page'); return self._full('Back soon', 'Something does not work here at the moment. This page tries again by itself.')
         if page is None: return self._full('Please wait a moment', 'All places are taken at the moment. This page tries again by itself, every few seconds.')

@@ -262,6 +262,18 @@ def test_a_key(practice, bear):
     with pytest.raises(DataError, match='empty'): api.create_app(practice, api_key='')
 
 
+def test_an_empty_key_opens_nothing(practice, monkeypatch):
+    "As of a variable that was not set"
+    with pytest.raises(DataError, match='empty'): api.serve_api(practice, port=0, api_key='')
+    monkeypatch.setenv('BEAR_API_KEY', '')
+    with pytest.raises(DataError, match='empty'): api.serve_api(practice, port=0)
+
+
+def test_limits_that_cannot_be_kept_are_refused(practice):
+    for kw in (dict(max_bytes=70*2**20), dict(memory=2**20, max_bytes=2**19)):
+        with pytest.raises(DataError, match='too large to take'): api.create_app(practice, **kw)
+
+
 def test_pages_elsewhere_may_ask_only_where_allowed(url, practice, bear):
     origin = {'Origin': 'https://example.org'}
     assert 'access-control-allow-origin' not in one(url, bear, headers=origin).headers
@@ -337,6 +349,21 @@ def test_a_damaged_version_is_tried_again_when_it_changes(tmp_path, practice):
     shutil.copy(practice.bundle.path/'model.onnx', tmp_path/'v2'/'model.onnx')  # the copy is finished
     os.utime(tmp_path/'v2'/'model.onnx', (1, 1))
     assert live.refresh() and live.clf.card['version'] == 'v2' and tries == [False, True]
+
+
+@pytest.mark.parametrize('fault', [OSError(24, 'too many open files'), MemoryError(), RuntimeError("can't start new thread")])
+def test_a_passing_fault_does_not_end_renewal(tmp_path, practice, monkeypatch, fault):
+    publish(tmp_path, 'v1', practice.bundle.path)
+    load, faults = api._load, [fault]
+    def once(path):
+        if faults: raise faults.pop()
+        return load(path)
+    with api.running_api(tmp_path, reload_every=.05) as url:
+        monkeypatch.setattr(api, '_load', once)
+        publish(tmp_path, 'v2', practice.bundle.path)
+        deadline = time.monotonic() + 20
+        while httpx.get(url + '/v1/model').json()['version'] != 'v2' and time.monotonic() < deadline: time.sleep(.05)
+        assert httpx.get(url + '/v1/model').json()['version'] == 'v2' and not faults
 
 
 # Crowds and slow clients

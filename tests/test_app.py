@@ -59,6 +59,27 @@ def test_a_picture_is_kept_only_where_that_was_said(talk, tmp_path):
         say(dict(kind='feedback', id=1, right='grizzly'))
         assert [o['image'] for o in page.feedback.rows()] == [BEAR if keep else None]
 
+def test_a_page_holds_few_pictures_and_many_answers(talk, tmp_path):
+    "What is no picture is not kept, and the oldest pictures go before the answers do"
+    page, say = talk(Feedback(tmp_path/'f', images=True))
+    for i in range(8): say(dict(kind='image', id=i), memoryview(BEAR + bytes(9 * 2**20)))
+    say(dict(kind='image', id='x'), memoryview(bytes(2**20)))
+    assert sum(len(o[2] or b'') for o in page.seen.values()) <= 32 * 2**20 and page.seen['x'][2] is None
+    assert say(dict(kind='feedback', id=0, right='teddy'))['ok'] and page.feedback.rows()[0]['image'] is None
+    assert say(dict(kind='feedback', id=7, right='teddy'))['ok'] and page.feedback.rows()[1]['image'].startswith(BEAR)
+
+def test_an_unforeseen_error_while_noting_is_told(talk, tmp_path, monkeypatch):
+    page, say = talk(Feedback(tmp_path/'f'))
+    say(dict(kind='image', id=1), memoryview(BEAR))
+    monkeypatch.setattr(Feedback, 'add', lambda *a: 1/0)
+    m = say(dict(kind='feedback', id=1, right='teddy'))
+    assert m['kind'] == 'noted' and not m['ok'] and 'try again' in m['sentence']
+
+def test_just_below_the_threshold_is_not_the_threshold(clf):
+    asked = clf.card['thresholds']['unsure_below']
+    words = app.detail(Prediction('unsure', 'teddy', asked - .0005, {'teddy': asked - .0005}), clf.card)
+    assert 'just below' in words
+
 def test_a_full_disk_is_told(talk, tmp_path):
     (tmp_path/'file').write_text('no folder')
     _, say = talk(Feedback(tmp_path/'file'/'f.sqlite'))

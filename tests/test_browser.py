@@ -151,7 +151,7 @@ def test_past_the_limit_there_is_a_sentence(open_page, files):
     sent = []
     page = open_page(init=lambda p: p.on('websocket', lambda ws: ws.on('framesent', lambda data: sent.append(len(data)))))
     said = classify(page, [files/'noise.bin'])
-    assert said == ['This file has 11 MB; 10 MB can be sent. Save it as a JPEG, or make it smaller.'] and max(sent, default=0) < 2**20
+    assert said == ['This file has 11.0 MB; at most 10.0 MB can be sent. Save it as a JPEG, or make it smaller.'] and max(sent, default=0) < 2**20
     assert '10 MB' in page.locator('.hint').inner_text()
 
 def test_nothing_and_a_hundred_megabytes(open_page, tmp_path):
@@ -162,7 +162,7 @@ def test_nothing_and_a_hundred_megabytes(open_page, tmp_path):
     sent = []
     page = open_page(init=lambda p: p.on('websocket', lambda ws: ws.on('framesent', lambda data: sent.append(len(data)))))
     said = classify(page, [tmp_path/f for f in ('empty.jpg', 'noise.jpg', 'zip.jpg', 'sound.bmp')])
-    assert said[0] == 'The file is empty' and said[1].startswith('This file has 100 MB; 10 MB can be sent') and said[2].startswith('This is a zip archive') and said[3].startswith(WORDS)
+    assert said[0] == 'The file is empty' and said[1].startswith('This file has 100.0 MB; at most 10.0 MB can be sent') and said[2].startswith('This is a zip archive') and said[3].startswith(WORDS)
     assert max(sent) < 2*2**20 and not page.errors and classify(page, [tmp_path/'empty.jpg'])[0] == 'The file is empty'
 
 def test_a_cut_connection_shows_no_old_answer(open_page, files):
@@ -195,11 +195,19 @@ def test_a_dead_kernel_says_so_and_offers_to_reload(open_page, site, files):
     config = json.loads(page.locator('#jupyter-config-data').text_content())
     mine = [p for p in site.kernels() if config['kernelId'] in ' '.join(p.cmdline())]
     assert len(mine) == 1 and before
+    classify(page, [files/'teddy.jpg'])
     mine[0].kill()
+    yes = page.get_by_role('button', name='Yes')
+    yes.click(); assert yes.is_disabled()
+    page.wait_for_function("() => [...document.querySelectorAll('.ask button')].every(o => !o.disabled)", timeout=30_000)  # a correction that never arrived can be sent again
+    page.get_by_role('button', name='Clear').click()
     page.set_input_files('#bears-choose', [files/'teddy.jpg'])
     page.get_by_role('alert').get_by_role('button', name='Reload').wait_for(timeout=30_000)
     page.wait_for_function(DONE, arg=1)
     assert 'Traceback' not in page.content() and page.locator('.card').get_attribute('data-state') == 'bad'
+    page.set_input_files('#bears-choose', [files/'teddy.jpg']*30)  # more than are taken at once, on a page that answers no more
+    page.wait_for_function("() => document.querySelectorAll('.card').length > 20 && !document.querySelector('.card.busy')", timeout=30_000)
+    assert all('lost its classifier' in o for o in page.locator('.card .verdict').all_inner_texts())
     page.get_by_role('button', name='Reload').click()
     page.wait_for_selector('.card', state='detached'); page.wait_for_selector(READY, timeout=60_000)
     assert classify(page, [files/'teddy.jpg'])[0].startswith(WORDS)

@@ -10,7 +10,7 @@ const h = (tag, props = {}, ...kids) => {
   el.append(...kids.filter(o => o !== null && o !== undefined));
   return el;
 };
-const mb = n => `${(n / 2 ** 20).toFixed(n < 10 * 2 ** 20 ? 1 : 0)} MB`;
+const mb = n => `${(n / 2 ** 20).toFixed(1)} MB`;
 const percent = p => p > 0 && p < .01 ? '<1%' : p < 1 && p > .99 ? '>99%' : `${Math.round(100 * p)}%`;
 
 // ---- Before sending: a phone's photo becomes a picture of a sensible size, the right way up ----
@@ -101,7 +101,12 @@ class Card {
   }
   ask(a) {
     const box = h('div', { class: 'ask', role: 'group', 'aria-label': 'Was this right?' });
-    const tell = right => { box.querySelectorAll('button').forEach(o => o.disabled = true); this.app.send({ kind: 'feedback', id: this.id, right }); };
+    const tell = right => {
+      const chips = [...box.querySelectorAll('button')], again = () => { chips.forEach(o => o.disabled = false); this.app.check(); this.app.announce('Your answer has not arrived: please try again.'); };
+      chips.forEach(o => o.disabled = true);
+      this.app.send({ kind: 'feedback', id: this.id, right });
+      this.telling = setTimeout(again, 10000);
+    };
     const chip = (text, go) => h('button', { class: 'chip', type: 'button', onclick: go }, text);
     const choose = () => {
       box.replaceChildren(h('span', {}, 'What is it?'), ...a.ask.map(([key, name]) => chip(name, () => tell(key))));
@@ -114,6 +119,7 @@ class Card {
     return box;
   }
   noted(m) {
+    clearTimeout(this.telling);
     this.box?.replaceChildren(h('span', { class: m.ok ? 'thanks' : '' }, m.sentence));
     this.app.announce(m.sentence);
   }
@@ -172,8 +178,7 @@ class App {
     return () => this.close();
   }
   asleep() {
-    this.gone = true;
-    this.cards.forEach(c => c.state === 'busy' && c.fail('This picture was not answered: the page could not reach its classifier.'));
+    this.gone = true; this.lost();
     this.warn('This page could not reach its classifier. Your pictures are still on your device.', true);
   }
   close() { this.stopped.abort(); clearInterval(this.pulse); }
@@ -218,7 +223,7 @@ class App {
     this.list.prepend(...cards.map(c => c.el));
     this.answers.hidden = false;
     for (const c of cards) { this.cards.set(c.id, c); this.line = this.line.then(() => this.dispatch(c)); }
-    if (all.length > some.length) this.warn(`${all.length} pictures are many at once: these are the first ${some.length}.`);
+    if (all.length > some.length && !this.gone) this.warn(`${all.length} pictures are many at once: these are the first ${some.length}.`);
     else this.calm();
     this.forget();
     cards[0].el.scrollIntoView({ block: 'nearest', behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth' });
@@ -226,10 +231,11 @@ class App {
   async dispatch(card) {
     try {
       const small = await smaller(card.file, this.facts);
-      if (small.size > this.facts.limit) return card.fail(`This file has ${mb(small.size)}; ${mb(this.facts.limit)} can be sent. Save it as a JPEG, or make it smaller.`);
+      if (small.size > this.facts.limit) return card.fail(`This file has ${mb(small.size)}; at most ${mb(this.facts.limit)} can be sent. Save it as a JPEG, or make it smaller.`);
       const bytes = await small.arrayBuffer();
       card.say('Looking…');
       await this.connected_soon(card);
+      if (this.gone) this.lost();
       if (card.state !== 'busy') return;
       card.timer = setTimeout(() => this.late(card), 3000);
       card.sent = performance.now();
@@ -244,6 +250,7 @@ class App {
   async connected_soon(card) {
     const soon = () => new Promise(done => setTimeout(done, 3000));
     while (!this.model && card.state === 'busy') {
+      if (this.gone) return this.lost();
       await Promise.race([this.awake, soon()]);
       if (this.model) return;
       card.say('Waking up…');
@@ -288,17 +295,23 @@ class App {
   // ---- Is the classifier still there? The server is asked, since a closed socket looks like silence ----
   async check() {
     const id = kernelId();
-    if (!id || this.gone) return this.gone ? 'gone' : 'here';
+    if (this.gone) return this.lost();
+    if (!id) return 'here';
     let state = 'away';
     try {
       const r = await fetch(`${id.base}alive/${id.kernel}`, { cache: 'no-store' });
       state = r.status === 410 ? 'gone' : 'here';
       this.connected = r.ok ? (await r.json()).connected : undefined;
     } catch { state = 'away'; }
-    if (state === 'gone') { this.gone = true; this.cards.forEach(c => c.state === 'busy' && c.fail('This picture was not answered: the page has lost its classifier.')); this.warn('This page has been idle for too long or its classifier has stopped. Your pictures are still on your device.', true); }
+    if (state === 'gone') { this.gone = true; this.lost(); this.warn('This page has been idle for too long or its classifier has stopped. Your pictures are still on your device.', true); }
     else if (state === 'away') this.warn('The connection is lost. Trying again…');
     else if (this.state === 'away') this.calm();
     return this.state = state;
+  }
+  // Nothing that still waits will be answered
+  lost() {
+    this.cards.forEach(c => c.state === 'busy' && c.fail('This picture was not answered: the page has lost its classifier. Reload the page.'));
+    return 'gone';
   }
   warn(words, reload) {
     this.alert.hidden = false;
