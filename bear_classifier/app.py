@@ -115,6 +115,15 @@ def samples(
 _TABLE = '''create table if not exists feedback (id integer primary key, time real, model text, sha256 text, verdict text, label text,
             probabilities text, correction text, image blob)'''
 
+def _patiently(db, sql, seconds=30):
+    "Of two processes that make the file at the same time SQLite refuses one at once: it tries again"
+    end = time.monotonic() + seconds
+    while True:
+        try: return db.execute(sql)
+        except sqlite3.OperationalError as e:
+            if 'locked' not in str(e) or time.monotonic() > end: raise
+            time.sleep(.02)
+
 class Feedback:
     "Visitors' corrections, in an SQLite file that several processes may use at once"
     def __init__(self,
@@ -126,8 +135,8 @@ class Feedback:
 
     def _db(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self.path, timeout=10)
-        db.execute('pragma journal_mode=wal'); db.execute('pragma secure_delete=on'); db.execute(_TABLE)
+        db = sqlite3.connect(self.path, timeout=30)
+        _patiently(db, 'pragma journal_mode=wal'); db.execute('pragma secure_delete=on'); _patiently(db, _TABLE)
         db.execute(f"pragma max_page_count={max(4, self.limit // db.execute('pragma page_size').fetchone()[0])}")
         return db
 
@@ -143,9 +152,10 @@ def _add(self,
     image:bytes|None=None, # The picture, kept only where that is turned on
 ):
     "Forget answers that are too old, and note one; a file at its limit raises `sqlite3.OperationalError`"
-    if self.days: self._run('delete from feedback where time < ?', (time.time() - self.days*86400,))
     row = (time.time(), model, sha256, p.verdict, p.label, json.dumps(p.probabilities), correction, image if self.images else None)
-    self._run('insert into feedback (time, model, sha256, verdict, label, probabilities, correction, image) values (?,?,?,?,?,?,?,?)', row)
+    with closing(self._db()) as db, db:  # in one step: each waits for the disk, and for all others
+        if self.days: db.execute('delete from feedback where time < ?', (time.time() - self.days*86400,))
+        db.execute('insert into feedback (time, model, sha256, verdict, label, probabilities, correction, image) values (?,?,?,?,?,?,?,?)', row)
 
 def _rows(self):
     "List what was noted, oldest first, as dictionaries"

@@ -362,7 +362,8 @@ def knn_distance(
     k:int=5,     # Neighbours that count
 )->np.ndarray:   # [N] mean cosine distance to the `k` nearest, 0 to 2
     "Measure the distance of unit rows to their nearest neighbours"
-    sims = features @ reference.T
+    # for one row BLAS would wake threads of its own, and they get in the way of the runtime's
+    sims = np.einsum('nf,mf->nm', features, reference) if len(features) == 1 else features @ reference.T
     k = min(k, sims.shape[1])
     return 1 - np.partition(sims, -k, axis=1)[:, -k:].mean(1)
 

@@ -1,5 +1,5 @@
 "The widgets without a browser: what they answer, remember, keep and never show"
-import json, os, sqlite3, subprocess, sys
+import json, os, sqlite3, subprocess, sys, threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 import numpy as np, pytest
@@ -111,6 +111,19 @@ def test_many_processes_write_at_once(tmp_path):
     with ProcessPoolExecutor(4) as pool: list(pool.map(_add, [(tmp_path/'f.sqlite', i) for i in range(4)]))
     assert len({o['sha256'] for o in Feedback(tmp_path/'f.sqlite').rows()}) == 80
     with sqlite3.connect(tmp_path/'f.sqlite') as db: assert db.execute('pragma journal_mode').fetchone() == ('wal',)
+
+def test_many_make_the_file_at_once(tmp_path):
+    "SQLite refuses one of two that set a new file up, without waiting"
+    wrong = []
+    def make(path, ready):
+        ready.wait()
+        try: Feedback(path)._db().close()
+        except sqlite3.OperationalError as e: wrong.append(str(e))
+    for i in range(120):
+        ready = threading.Barrier(8); makers = [threading.Thread(target=make, args=(tmp_path/f'{i}.sqlite', ready)) for _ in range(8)]
+        for o in makers: o.start()
+        for o in makers: o.join()
+    assert wrong == []
 
 def test_forgotten_is_gone_from_the_disk(tmp_path):
     fb = Feedback(tmp_path/'f.sqlite', images=True)
