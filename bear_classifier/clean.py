@@ -241,12 +241,17 @@ def _look(path):
 
 def _relative(root, paths): return [p.relative_to(root).as_posix() for p in paths]
 
+def _class_of(root, path): return path.relative_to(root).parts[0]
+
+def _check_classes(root, paths):
+    if len({_class_of(root, p) for p in paths}) < 2: raise DataError(f'{root} must have images in at least two class folders')
+
 def _readable(root):
     "The images of a dataset that open, with their numbers and hashes"
     files = [p for p in image_files(root) if p.parent != root]
     with ThreadPoolExecutor(os.cpu_count()) as pool: seen = list(pool.map(_look, files))
     kept = [(p, *o) for p,o in zip(files, seen) if o]
-    if len({p.relative_to(root).parts[0] for p,*_ in kept}) < 2: raise DataError(f'{root} must have images in at least two class folders')
+    _check_classes(root, [p for p,*_ in kept])
     return tuple(zip(*kept))
 
 # %% ../nbs/06_clean.ipynb #fbcbd47e
@@ -257,7 +262,7 @@ def rank_images(
     "Rank the images of a dataset by how doubtful they are"
     root = Path(dataset).resolve()
     paths, looks, hashes = _readable(root)
-    labels, features = [p.relative_to(root).parts[0] for p in paths], _features(model, paths)
+    labels, features = [_class_of(root, p) for p in paths], _features(model, paths)
     classes = sorted(set(labels))
     e = gather_evidence(features, np.searchsorted(classes, labels), np.stack(looks), hashes)
     return _table(root, _relative(root, paths), labels, classes, e, _neighbours(features))
@@ -334,8 +339,8 @@ def rank_unlabelled(
     root = dataset_dir(dataset)
     known, new = [p for p in image_files(root) if p.parent != root and _opens(p)], sorted(p for p in (root/'.inbox').glob('*') if p.is_file() and not p.is_symlink() and _opens(p))
     if not new: raise DataError('the inbox is empty: fill it with add_unlabelled()')
-    if len({p.relative_to(root).parts[0] for p in known}) < 2: raise DataError(f'{root} must have images in at least two class folders')
-    labels = [p.relative_to(root).parts[0] for p in known]
+    _check_classes(root, known)
+    labels = [_class_of(root, p) for p in known]
     classes, f = sorted(set(labels)), _features(model, [*known, *new])
     n = len(known)
     p = guess_new(f[:n], np.searchsorted(classes, labels), f[n:])

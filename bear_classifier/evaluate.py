@@ -285,7 +285,7 @@ def _images(model, path, part, limit):
     version, test = _kept_aside(model)
     aside = df.sha256.str[:16].isin(test)
     if part == 'auto': part = 'test' if aside.any() or version == dataset_version(df) else 'all'
-    if part == 'test' and (test or 'part' not in df): df = df[aside]
+    if part == 'test': df = df[aside]
     elif part != 'all':
         if 'part' not in df: raise DataError(f'the model does not say which images were its {part} part: use part="test" or part="all"')
         df = df.query('part == @part')

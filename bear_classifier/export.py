@@ -250,12 +250,13 @@ def export_bundle(
     if version: _check_version(dest, version)
     graph = graph_bytes(learn.model, learn.dls.bears.size)
     gap = check_parity(graph, learn.model, _samples(learn))
-    fit = lambda graph: fit_settings(learn, turn_away, costs, limit, _runner(graph))
-    settings, variants = fit(graph), None
+    fit = lambda run: fit_settings(learn, turn_away, costs, limit, run)
+    run = _runner(graph)
+    settings, variants = fit(run), None
     if int8:
         small, variants = _smaller(learn, graph, settings)
-        if variants['kept']: graph, settings = small, fit(small)
-    figures = evaluate_learner(learn, settings, _runner(graph))
+        if variants['kept']: graph, run = small, _runner(small); settings = fit(run)
+    figures = evaluate_learner(learn, settings, run)
     version = version or f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{sha256_of(graph)[:6]}"
     card = make_card(learn, settings, figures, graph, name or dest.resolve().name, version) | dict(parity=gap) | (dict(variants=variants) if variants else {})
     return _install(dest, version, card, graph)
@@ -270,7 +271,7 @@ def _samples(learn, n=16):
 
 # %% ../nbs/07_export.ipynb #ea2f67a0
 def _check_version(dest, version):
-    if Path(version).name != version or version in ('.', '..', 'current'): raise DataError(f'{version!r} cannot be the name of a version: take letters, digits and dashes')
+    if Path(version).name != version or version in ('', '.', '..', 'current'): raise DataError(f'{version!r} cannot be the name of a version: take letters, digits and dashes')
     if (dest/version).exists(): raise DataError(f'version {version!r} is there already: give another, or none')
 
 def _install(dest, version, card, graph):

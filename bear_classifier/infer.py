@@ -59,7 +59,7 @@ def _reference(card):
     d = card.get('domain') or {}
     try:
         shape = tuple(int(o) for o in d['shape'])
-        ref = np.frombuffer(base64.b64decode(d['reference']), np.float16).reshape(shape).astype(np.float32)
+        ref = np.frombuffer(base64.b64decode(d['reference'], validate=True), np.float16).reshape(shape).astype(np.float32)
         if d['method'] != 'knn_cosine' or ref.ndim != 2 or not len(ref) or not np.isfinite(ref).all() or not _number(d['k'], 1, 1000): raise ValueError('domain')
     except (KeyError, TypeError, ValueError) as e: raise BundleError("the card's out-of-domain reference is damaged: export the model again") from e
     return unit_rows(ref)

@@ -234,8 +234,8 @@ class App {
       if (small.size > this.facts.limit) return card.fail(`This file has ${mb(small.size)}; at most ${mb(this.facts.limit)} can be sent. Save it as a JPEG, or make it smaller.`);
       const bytes = await small.arrayBuffer();
       card.say('Looking…');
+      if (this.gone) return this.lost();
       await this.connected_soon(card);
-      if (this.gone) this.lost();
       if (card.state !== 'busy') return;
       card.timer = setTimeout(() => this.late(card), 3000);
       card.sent = performance.now();
@@ -250,7 +250,6 @@ class App {
   async connected_soon(card) {
     const soon = () => new Promise(done => setTimeout(done, 3000));
     while (!this.model && card.state === 'busy') {
-      if (this.gone) return this.lost();
       await Promise.race([this.awake, soon()]);
       if (this.model) return;
       card.say('Waking up…');
